@@ -1,0 +1,147 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The one place where the collection starts a process, and the one error that it raises."""
+
+from __future__ import annotations
+
+import json
+import sys
+import typing as t
+from dataclasses import dataclass
+
+if t.TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from ansible.module_utils.basic import AnsibleModule
+
+__all__ = ["TIMED_OUT", "Account", "CommandResult", "Runner", "SynapseError", "ask_python", "module_runner"]
+
+# What a process that its time limit ended reports: killed by SIGALRM (signal(7)).
+TIMED_OUT = -14
+
+# Lowers privileges and sets the time limit, then becomes the command. An alarm survives execve(2),
+# so neither setpriv nor timeout has to be installed on the host, and no shell is involved.
+_LAUNCH = """
+import json, os, signal, sys
+spec = json.loads(sys.argv[1])
+if spec["account"] is not None:
+    uid, gid, groups = spec["account"]
+    os.setgroups(groups)
+    os.setgid(gid)
+    os.setuid(uid)
+if spec["timeout"] is not None:
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, spec["timeout"])
+try:
+    os.execvp(sys.argv[2], sys.argv[2:])
+except OSError as error:
+    sys.stderr.write(f"{sys.argv[2]}: {error.strerror}\\n")
+    raise SystemExit(127)
+"""
+
+
+class SynapseError(Exception):
+    """A failure that the operator can act on; ``main()`` turns it into ``fail_json``.
+
+    ``msg`` says what happened, where, and what to do; ``details`` are returned beside it and never hold a secret.
+    """
+
+    def __init__(self, msg: str, **details: t.Any) -> None:
+        super().__init__(msg)
+        self.msg = msg
+        self.details = details
+
+
+@dataclass(frozen=True)
+class CommandResult:
+    """How a process ended. ``rc`` is negative where a signal ended it, 127 where it could not be started."""
+
+    rc: int
+    stdout: str
+    stderr: str
+
+
+@dataclass(frozen=True)
+class Account:
+    """The identity under which a process runs: numeric user, primary group and supplementary groups."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...] = ()
+
+
+class Runner(t.Protocol):
+    """Starts one process and waits for it. ``timeout`` is in seconds; past it the result is ``TIMED_OUT``."""
+
+    def __call__(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: str | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        account: Account | None = None,
+        timeout: float | None = None,
+    ) -> CommandResult:
+        ...
+
+
+def module_runner(module: AnsibleModule) -> Runner:
+    """Return the runner that starts processes through ``module.run_command``."""
+    run_command: Callable[..., tuple[int, str, str]] = module.run_command
+
+    def run(
+        argv: Sequence[str],
+        *,
+        stdin: str | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        account: Account | None = None,
+        timeout: float | None = None,
+    ) -> CommandResult:
+        command = list(argv)
+        if account is not None or timeout is not None:
+            identity = None if account is None else [account.uid, account.gid, list(account.groups)]
+            spec = json.dumps({"account": identity, "timeout": timeout})
+            command = [sys.executable, "-I", "-S", "-c", _LAUNCH, spec, *command]
+        try:
+            result = run_command(
+                command, data=stdin, environ_update=dict(env or {}), cwd=cwd, handle_exceptions=False, binary_data=True
+            )
+        except OSError as error:
+            return CommandResult(127, "", f"{command[0]}: {error.strerror}")
+        return CommandResult(*result)
+
+    return run
+
+
+def ask_python(
+    run: Runner,
+    python: str,
+    source: str,
+    request: Mapping[str, object],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+    account: Account | None = None,
+    timeout: float | None = None,
+) -> dict[str, t.Any]:
+    """Run ``source`` under another interpreter; JSON goes in on stdin and comes back as the last line of stdout.
+
+    Raises ``SynapseError`` with ``rc`` and ``stderr`` where no JSON object comes back.
+    """
+    result = run(
+        [python, "-I", "-c", source], stdin=json.dumps(request), env=env, cwd=cwd, account=account, timeout=timeout
+    )
+    lines = result.stdout.splitlines()
+    try:
+        answer = json.loads(lines[-1])
+    except (IndexError, ValueError):
+        if result.rc == TIMED_OUT:
+            msg = f"{python} did not answer within {timeout:g} s"
+        else:
+            msg = f"{python} did not answer the probe (rc={result.rc})"
+        raise SynapseError(msg, rc=result.rc, stderr=result.stderr[-4000:]) from None
+    if not isinstance(answer, dict):
+        raise SynapseError(f"{python} answered the probe with {type(answer).__name__}, not an object", rc=result.rc)
+    return answer
