@@ -8,11 +8,13 @@ the first byte, synced, then renamed over the target, and the folder synced. Imp
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import grp
 import os
 import pwd
+import re
 import secrets
 import stat
 import typing as t
@@ -25,14 +27,18 @@ __all__ = [
     "Ownership",
     "account_of",
     "describe",
+    "discard",
     "exchange",
     "make_directory",
     "own",
     "parse_mode",
+    "publish",
     "read",
     "remove",
     "replace_link",
     "resolve",
+    "stage",
+    "stage_link",
     "sync_directory",
     "write",
 ]
@@ -60,12 +66,12 @@ def resolve(owner: str | None, group: str | None) -> Ownership:
     uid = gid = None
     if owner is not None:
         try:
-            uid = int(owner) if owner.isdigit() else pwd.getpwnam(owner).pw_uid
+            uid = int(owner) if owner.isdecimal() else pwd.getpwnam(owner).pw_uid
         except KeyError:
             raise SynapseError(f"The host has no user {owner!r}: create it first, or name another owner.") from None
     if group is not None:
         try:
-            gid = int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
+            gid = int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
         except KeyError:
             raise SynapseError(f"The host has no group {group!r}: create it first, or name another group.") from None
     return Ownership(uid, gid)
@@ -77,7 +83,7 @@ def account_of(user: str) -> Account | None:
     Raises ``SynapseError`` where the host does not know the user.
     """
     try:
-        entry = pwd.getpwuid(int(user)) if user.isdigit() else pwd.getpwnam(user)
+        entry = pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
     except KeyError:
         raise SynapseError(f"The host has no user {user!r}: create it first, or name another user.") from None
     if entry.pw_uid == os.geteuid():
@@ -89,13 +95,9 @@ def account_of(user: str) -> Account | None:
 
 def parse_mode(mode: str) -> int:
     """Turn an octal mode such as ``"0640"`` into its number; raises ``SynapseError`` for anything else."""
-    try:
-        number = int(mode, 8)
-    except ValueError:
-        number = -1
-    if not 0 <= number <= 0o7777:
-        raise SynapseError(f"{mode!r} is not a mode: write it in octal digits and quotes, such as \"0640\".")
-    return number
+    if re.fullmatch(r"0o?[0-7]{1,4}|[0-7]{3,4}", mode) is None:
+        raise SynapseError(f'{mode!r} is not a mode: write it in octal digits and quotes, such as "0640".')
+    return int(mode, 8)
 
 
 def describe(path: str, error: OSError) -> str:
@@ -103,14 +105,16 @@ def describe(path: str, error: OSError) -> str:
     return f"{path}: {error.strerror or error}"
 
 
-def read(path: str, *, limit: int = 64 * 1024 * 1024) -> bytes | None:
+def read(path: str, *, limit: int = 64 * 1024 * 1024, follow: bool = True) -> bytes | None:
     """Return the bytes of a regular file, or ``None`` where there is none.
 
-    Raises ``SynapseError`` where the file cannot be read, is not a regular file, or is larger than ``limit`` bytes.
+    Raises ``SynapseError`` where the file cannot be read, is not a regular file, is larger than ``limit`` bytes, or is a
+    link and ``follow`` is false.
     """
     try:
         # O_NONBLOCK: opening a named pipe that lies at the path must not wait for a writer.
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+        handle = os.open(path, flags if follow else flags | os.O_NOFOLLOW)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -129,6 +133,10 @@ def sync_directory(path: str) -> None:
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(handle)
+    except OSError as error:
+        # Some network and FUSE file systems know no fsync of a folder.
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:
+            raise
     finally:
         os.close(handle)
 
@@ -161,10 +169,16 @@ def _partial(path: str) -> str:
     return os.path.join(folder, f".{name}.{secrets.token_hex(8)}.partial")
 
 
-def write(path: str, data: bytes, *, ownership: Ownership = KEEP, mode: int) -> None:
-    """Put ``data`` at ``path``, whole and durable, with its owner and mode from the first instant.
+def _sync_name(path: str) -> None:
+    """Make the change of a name durable. It has happened: what the disk says now must not deny it."""
+    with contextlib.suppress(OSError):
+        sync_directory(os.path.dirname(path) or ".")
 
-    A link at ``path`` is replaced, not followed. Raises ``SynapseError``; the old file is then still in place.
+
+def stage(path: str, data: bytes, *, ownership: Ownership = KEEP, mode: int) -> str:
+    """Write what shall lie at ``path`` beside it, whole, synced, with its owner and mode; return the temporary's name.
+
+    ``None`` halves of ``ownership`` are those of this process. ``publish`` makes it visible. Raises ``SynapseError``.
     """
     try:
         partial = _partial(path)
@@ -176,13 +190,52 @@ def write(path: str, data: bytes, *, ownership: Ownership = KEEP, mode: int) -> 
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
-            os.replace(partial, path)
         except BaseException:
-            os.unlink(partial)
+            discard(partial)
             raise
-        sync_directory(os.path.dirname(path) or ".")
     except OSError as error:
         raise SynapseError(f"Cannot write {describe(path, error)}. Nothing at that path was changed.") from error
+    return partial
+
+
+def stage_link(path: str, target: str, *, ownership: Ownership = KEEP) -> str:
+    """Make the symbolic link that shall lie at ``path`` beside it; return its name. Raises ``SynapseError``."""
+    try:
+        partial = _partial(path)
+        os.symlink(target, partial)
+        try:
+            own(partial, ownership)
+        except BaseException:
+            discard(partial)
+            raise
+    except OSError as error:
+        raise SynapseError(f"Cannot point {describe(path, error)}. What was there is still in place.") from error
+    return partial
+
+
+def publish(partial: str, path: str) -> None:
+    """Rename what ``stage`` or ``stage_link`` made over ``path``. Raises ``SynapseError``; the old is then in place."""
+    try:
+        os.replace(partial, path)
+    except OSError as error:
+        discard(partial)
+        raise SynapseError(f"Cannot replace {describe(path, error)}. What was there is still in place.") from error
+    _sync_name(path)
+
+
+def discard(partial: str) -> None:
+    """Remove what ``stage`` or ``stage_link`` made; it may be gone already."""
+    with contextlib.suppress(OSError):
+        os.unlink(partial)
+
+
+def write(path: str, data: bytes, *, ownership: Ownership = KEEP, mode: int) -> None:
+    """Put ``data`` at ``path``, whole and durable, with its owner and mode from the first instant.
+
+    A link at ``path`` is replaced, not followed; ``None`` halves of ``ownership`` are those of this process.
+    Raises ``SynapseError``; the old file is then still in place.
+    """
+    publish(stage(path, data, ownership=ownership, mode=mode), path)
 
 
 def make_directory(path: str, *, ownership: Ownership = KEEP, mode: int) -> bool:
@@ -201,9 +254,14 @@ def make_directory(path: str, *, ownership: Ownership = KEEP, mode: int) -> bool
         raise SynapseError(f"{path} is in the way: a folder is needed there. Move it away.") from None
     except OSError as error:
         raise SynapseError(f"Cannot create the folder {describe(path, error)}.") from error
-    own(path, ownership)
-    os.chmod(path, mode)
-    sync_directory(parent)
+    try:
+        own(path, ownership)
+        os.chmod(path, mode)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.rmdir(path)
+        raise SynapseError(f"Cannot give the new folder its owner and mode: {describe(path, error)}.") from error
+    _sync_name(os.path.abspath(path))
     return True
 
 
@@ -212,17 +270,7 @@ def replace_link(path: str, target: str) -> None:
 
     Raises ``SynapseError``; the old link is then still in place.
     """
-    try:
-        partial = _partial(path)
-        os.symlink(target, partial)
-        try:
-            os.replace(partial, path)
-        except BaseException:
-            os.unlink(partial)
-            raise
-        sync_directory(os.path.dirname(path) or ".")
-    except OSError as error:
-        raise SynapseError(f"Cannot point {describe(path, error)}. What was there is still in place.") from error
+    publish(stage_link(path, target), path)
 
 
 def exchange(first: str, second: str) -> None:
@@ -238,8 +286,8 @@ def exchange(first: str, second: str) -> None:
     if renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-    for folder in {os.path.dirname(first) or ".", os.path.dirname(second) or "."}:
-        sync_directory(folder)
+    _sync_name(first)
+    _sync_name(second)
 
 
 def remove(path: str) -> bool:
@@ -250,5 +298,5 @@ def remove(path: str) -> bool:
         return False
     except OSError as error:
         raise SynapseError(f"Cannot remove {describe(path, error)}.") from error
-    sync_directory(os.path.dirname(path) or ".")
+    _sync_name(path)
     return True

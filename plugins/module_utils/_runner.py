@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import typing as t
 from dataclasses import dataclass
@@ -20,15 +21,28 @@ __all__ = ["TIMED_OUT", "Account", "CommandResult", "Runner", "SynapseError", "a
 TIMED_OUT = -14
 
 # Lowers privileges and sets the time limit, then becomes the command. An alarm survives execve(2),
-# so neither setpriv nor timeout has to be installed on the host, and no shell is involved.
+# so neither setpriv nor timeout has to be installed on the host, and no shell is involved. The account's
+# HOME and name replace root's, which it may not even look into; what the caller set itself stays.
 _LAUNCH = """
-import json, os, signal, sys
+import json, os, pwd, signal, sys
 spec = json.loads(sys.argv[1])
+if not spec["stdin"]:
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
 if spec["account"] is not None:
     uid, gid, groups = spec["account"]
     os.setgroups(groups)
     os.setgid(gid)
     os.setuid(uid)
+    try:
+        entry = pwd.getpwuid(uid)
+    except KeyError:
+        identity = {"HOME": "/"}
+    else:
+        identity = {"HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name}
+    for name, value in identity.items():
+        if name not in spec["named"]:
+            os.environ[name] = value
 if spec["timeout"] is not None:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, spec["timeout"])
@@ -54,7 +68,10 @@ class SynapseError(Exception):
 
 @dataclass(frozen=True)
 class CommandResult:
-    """How a process ended. ``rc`` is negative where a signal ended it, 127 where it could not be started."""
+    """How a process ended. ``rc`` is negative where a signal ended it, 127 where it could not be started.
+
+    Bytes that are not UTF-8 are replaced in ``stdout`` and ``stderr``.
+    """
 
     rc: int
     stdout: str
@@ -71,7 +88,11 @@ class Account:
 
 
 class Runner(t.Protocol):
-    """Starts one process and waits for it. ``timeout`` is in seconds; past it the result is ``TIMED_OUT``."""
+    """Starts one process and waits for it. ``timeout`` is in seconds; past it the result is ``TIMED_OUT``.
+
+    The arguments reach the process as they are: no shell, no ``~``, no ``$NAME``. The time limit ends the process
+    itself, not what it forked. Without ``stdin``, a process with an account or a time limit reads nothing.
+    """
 
     def __call__(
         self,
@@ -83,7 +104,8 @@ class Runner(t.Protocol):
         account: Account | None = None,
         timeout: float | None = None,
     ) -> CommandResult:
-        ...
+        """Run ``argv`` to its end."""
+        raise NotImplementedError
 
 
 def module_runner(module: AnsibleModule) -> Runner:
@@ -100,13 +122,24 @@ def module_runner(module: AnsibleModule) -> Runner:
         timeout: float | None = None,
     ) -> CommandResult:
         command = list(argv)
+        if cwd is not None and not os.path.isdir(cwd):
+            return CommandResult(127, "", f"{cwd}: there is no such folder to work in")
         if account is not None or timeout is not None:
             identity = None if account is None else [account.uid, account.gid, list(account.groups)]
-            spec = json.dumps({"account": identity, "timeout": timeout})
+            spec = json.dumps(
+                {"account": identity, "timeout": timeout, "stdin": bool(stdin), "named": sorted(env or {})}
+            )
             command = [sys.executable, "-I", "-S", "-c", _LAUNCH, spec, *command]
         try:
             result = run_command(
-                command, data=stdin, environ_update=dict(env or {}), cwd=cwd, handle_exceptions=False, binary_data=True
+                command,
+                data=stdin,
+                environ_update=dict(env or {}),
+                cwd=cwd,
+                handle_exceptions=False,
+                binary_data=True,
+                expand_user_and_vars=False,  # a probe's source may well hold "~" or "$"
+                errors="replace",
             )
         except OSError as error:
             return CommandResult(127, "", f"{command[0]}: {error.strerror}")
