@@ -1,0 +1,281 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the role's settings must be like, and what can be read from them. Runs on the controller; no I/O, no Ansible."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import typing as t
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+__all__ = ["base_urls", "refusals", "secret_values", "status_lines"]
+
+_HOSTNAME = re.compile(r"^(?=.{1,230}$)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*$")
+_ACCOUNT = re.compile(r"^[a-z_][a-z0-9_-]{0,30}\$?$")
+_UNIT = re.compile(r"^[A-Za-z0-9:_.-]{1,200}$")
+_VERSION = re.compile(r"^[0-9]+(\.[0-9]+){1,2}((a|b|rc)[0-9]+)?$")
+_ENVIRONMENT = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
+_MEMORY = re.compile(r"^([0-9]+[KMGT]?|[0-9]{1,2}%|infinity)$")
+_KEY_LINE = re.compile(r"^ed25519 [A-Za-z0-9_]+ [A-Za-z0-9+/]{43}=?$")
+_PLAIN_PATH = re.compile(r"^/[A-Za-z0-9_./@+:,=~-]*$")
+
+_PATHS = (
+    "synapse_venv_path",
+    "synapse_releases_path",
+    "synapse_data_path",
+    "synapse_media_path",
+    "synapse_config_path",
+    "synapse_log_path",
+    "synapse_signing_key_path",
+    "synapse_transaction_path",
+)
+_COUNTS = {
+    "synapse_keep_releases": (1, 100),
+    "synapse_log_days": (1, 3650),
+    "synapse_health_timeout": (5, 86400),
+}
+_SECRETS = ("synapse_macaroon_secret_key", "synapse_registration_shared_secret", "synapse_form_secret")
+
+# Options of Synapse that the role sets itself, and the variable to set instead.
+_OWNED = {
+    "server_name": "synapse_server_name",
+    "report_stats": "synapse_report_stats",
+    "public_baseurl": "synapse_public_baseurl",
+    "listeners": "synapse_listeners",
+    "media_store_path": "synapse_media_path",
+    "signing_key_path": "synapse_signing_key_path",
+    "signing_key": "synapse_signing_key_content",
+    "macaroon_secret_key": "synapse_macaroon_secret_key",
+    "macaroon_secret_key_path": "synapse_macaroon_secret_key",
+    "registration_shared_secret": "synapse_registration_shared_secret",
+    "registration_shared_secret_path": "synapse_registration_shared_secret",
+    "form_secret": "synapse_form_secret",
+    "form_secret_path": "synapse_form_secret",
+    "log_config": "synapse_log_level and synapse_log_days",
+    "pid_file": "synapse_data_path",
+}
+
+# Names of options whose value is a secret; a name that ends in _path or _file holds a place, not a secret.
+_SECRET_NAME = re.compile(r"(secret|password|passwd|private_key|api_key|token|signing_key|pepper|credential)", re.IGNORECASE)
+_PLACE_NAME = re.compile(r"(_path|_file|_url|_lifetime|_period|_ttl|_count|_enabled)$|^(enable|disable|allow|require)_", re.IGNORECASE)
+
+
+def _server_name_refusal(name: str) -> str | None:
+    """Why ``name`` is no server name (Matrix specification, appendices, "Server name"), or ``None``."""
+    allowed = "allowed is a host name such as example.org, an IPv4 address or a bracketed IPv6 address, with an optional :port"
+    host, port = name, ""
+    match = re.match(r"^(\[[0-9A-Fa-f:.]+\]|[^:\[\]]*)(?::([0-9]{1,5}))?$", name)
+    if match is None:
+        return allowed
+    host, port = match.group(1), match.group(2) or ""
+    if port and not 1 <= int(port) <= 65535:
+        return "the port must lie between 1 and 65535"
+    if host.startswith("["):
+        try:
+            ipaddress.IPv6Address(host[1:-1])
+        except ValueError:
+            return allowed
+        return None
+    if host != host.lower():
+        return f"upper case makes names that other servers take for different ones: write {name.lower()}"
+    return None if _HOSTNAME.match(host) else allowed
+
+
+def _refuse_names(settings: Mapping[str, t.Any]) -> Iterator[str]:
+    name = str(settings["synapse_server_name"])
+    reason = _server_name_refusal(name)
+    if reason:
+        yield f"synapse_server_name is {name!r}: {reason}."
+    version = str(settings["synapse_version"])
+    if not _VERSION.match(version):
+        yield f"synapse_version is {version!r}: allowed is a released version such as 1.163.2."
+    for variable in ("synapse_user", "synapse_group"):
+        account = str(settings[variable])
+        if not _ACCOUNT.match(account):
+            yield f"{variable} is {account!r}: allowed are lower-case letters, digits, '_' and '-', at most 31, a letter first."
+        elif account == "root" and settings["synapse_manage_user"]:
+            yield f"{variable} is 'root': a homeserver needs no privileges; name an account of its own, such as synapse."
+    unit = str(settings["synapse_service_name"])
+    if not _UNIT.match(unit) or unit.endswith(".service"):
+        yield f"synapse_service_name is {unit!r}: allowed is a unit's name without '.service', such as matrix-synapse."
+
+
+def _refuse_paths(settings: Mapping[str, t.Any]) -> Iterator[str]:
+    for variable in _PATHS:
+        path = str(settings[variable])
+        if not _PLAIN_PATH.match(path) or path == "/" or ".." in path.split("/"):
+            yield (
+                f"{variable} is {path!r}: allowed is an absolute path without spaces, quotes or '..', and not '/' itself."
+            )
+    seen: dict[str, str] = {}
+    for variable in _PATHS:
+        path = str(settings[variable]).rstrip("/")
+        if path in seen:
+            yield f"{variable} is {path!r}, and so is {seen[path]}: give each a place of its own."
+        seen[path] = variable
+
+
+def _refuse_numbers(settings: Mapping[str, t.Any]) -> Iterator[str]:
+    for variable, (least, most) in _COUNTS.items():
+        if not least <= int(settings[variable]) <= most:
+            yield f"{variable} is {settings[variable]}: allowed is a number from {least} to {most}."
+    memory = str(settings["synapse_service_memory_max"])
+    if memory and not _MEMORY.match(memory):
+        yield f"synapse_service_memory_max is {memory!r}: allowed is systemd's notation, such as 4G, 60% or infinity."
+    for name, value in settings["synapse_service_environment"].items():
+        if not _ENVIRONMENT.match(str(name)) or "\n" in str(value):
+            yield f"synapse_service_environment has {name!r}: allowed are names of environment variables with values of one line."
+
+
+def _refuse_secrets(settings: Mapping[str, t.Any]) -> Iterator[str]:
+    """Refusals of secrets. They never show what was given."""
+    for variable in _SECRETS:
+        secret = str(settings[variable])
+        if secret and (len(secret) < 16 or secret != secret.strip() or "\n" in secret):
+            yield (
+                f"{variable} was given {len(secret)} characters (not shown): allowed is one line of at least 16 characters "
+                "without blanks around it, or nothing, and the host mints one."
+            )
+    for number, line in enumerate(str(settings["synapse_signing_key_content"]).splitlines(), start=1):
+        if line.strip() and not _KEY_LINE.match(line.strip()):
+            yield (
+                f"synapse_signing_key_content, line {number} (not shown), is no signing key: allowed are lines of the form "
+                "'ed25519 KEYID BASE64', as they stand in the file that is to be restored."
+            )
+
+
+def _refuse_sources(settings: Mapping[str, t.Any]) -> Iterator[str]:
+    if settings["synapse_offline"] and not settings["synapse_find_links"]:
+        yield "synapse_offline is true and synapse_find_links is empty: name the folder on the host that holds the wheels."
+    for variable in ("synapse_public_baseurl", "synapse_public_url", "synapse_index_url"):
+        url = str(settings[variable])
+        schemes = ("https://", "http://", "file://") if variable == "synapse_index_url" else ("https://", "http://")
+        if url and (not url.startswith(schemes) or re.search(r"\s", url)):
+            yield f"{variable} is {url!r}: allowed is a URL that starts with {' or '.join(schemes)}."
+
+
+def _refuse_listeners(settings: Mapping[str, t.Any]) -> Iterator[str]:
+    listeners = settings["synapse_listeners"]
+    if not listeners:
+        yield "synapse_listeners is empty: a homeserver without a listener answers nobody. Leave the variable out for the default."
+    taken: dict[tuple[str, int], int] = {}
+    for index, listener in enumerate(listeners):
+        where = f"synapse_listeners[{index}]"
+        if listener.get("type") not in ("http", "metrics", "manhole"):
+            yield f"{where}.type is {listener.get('type')!r}: allowed are http, metrics and manhole."
+        if "path" in listener:
+            continue
+        port = listener.get("port")
+        if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
+            yield f"{where}.port is {port!r}: allowed is a number from 1 to 65535."
+            continue
+        for address in listener.get("bind_addresses") or [listener.get("bind_address") or "::"]:
+            other = taken.setdefault((str(address), port), index)
+            if other != index:
+                yield f"{where} wants {address} port {port}, and so does synapse_listeners[{other}]: only one can have it."
+    tls = [str(index) for index, listener in enumerate(listeners) if listener.get("tls")]
+    if tls and not settings["synapse_config"].get("tls_certificate_path"):
+        yield (
+            f"synapse_listeners[{tls[0]}].tls is true and synapse_config has no tls_certificate_path: "
+            "set that and tls_private_key_path, or let a reverse proxy do TLS."
+        )
+
+
+def _refuse_config(settings: Mapping[str, t.Any]) -> Iterator[str]:
+    for option, variable in _OWNED.items():
+        if option in settings["synapse_config"]:
+            yield f"synapse_config has {option}, which the role sets: set {variable} instead."
+
+
+def refusals(settings: Mapping[str, t.Any]) -> list[str]:
+    """Return one sentence for each role variable that cannot work: its name, what was given, what is allowed.
+
+    ``settings`` maps the names of the role's variables to their values. Values of secrets never appear.
+    """
+    checks = (
+        _refuse_names,
+        _refuse_paths,
+        _refuse_numbers,
+        _refuse_secrets,
+        _refuse_sources,
+        _refuse_listeners,
+        _refuse_config,
+    )
+    return [sentence for check in checks for sentence in check(settings)]
+
+
+def _reachable(address: str) -> str:
+    """The address at which a process on the same host reaches a socket bound to ``address``."""
+    if address in ("0.0.0.0", ""):  # noqa: S104 - compared, not bound
+        return "127.0.0.1"
+    if address in ("::", "*"):
+        return "[::1]"
+    return f"[{address}]" if ":" in address else address
+
+
+def base_urls(listeners: list[dict[str, t.Any]]) -> list[dict[str, t.Any]]:
+    """Return where a process on the host reaches each HTTP listener: ``{"url": ..., "resources": [...]}``.
+
+    One entry a listener, on the first address it binds; ``unix:PATH`` for a Unix socket. Synapse serves ``/health`` on
+    every listener of type ``http`` (synapse/app/homeserver.py, ``_listener_http``, 1.163.2).
+    """
+    found = []
+    for listener in listeners:
+        if listener.get("type") != "http":
+            continue
+        resources = [
+            name
+            for resource in listener.get("resources") or []
+            for name in ([resource["names"]] if isinstance(resource["names"], str) else resource["names"])
+        ]
+        if "path" in listener:
+            url = f"unix:{listener['path']}"
+        else:
+            addresses = listener.get("bind_addresses") or [listener.get("bind_address") or "::"]
+            # Synapse binds IPv4 as well where it is told to bind "::" (synapse/app/_base.py, listen_tcp).
+            plain = [address for address in addresses if address not in ("::", "*")] or ["0.0.0.0"]  # noqa: S104
+            scheme = "https" if listener.get("tls") else "http"
+            url = f"{scheme}://{_reachable(str(plain[0]))}:{listener['port']}"
+        found.append({"url": url, "resources": sorted(set(resources) | {"health"})})
+    return found
+
+
+def secret_values(config: t.Any) -> list[str]:
+    """Return every value in ``config`` that stands under a name which says that it is a secret, at any depth."""
+    found: list[str] = []
+
+    def walk(value: t.Any, secret: bool) -> None:
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                named = bool(_SECRET_NAME.search(str(name))) and not _PLACE_NAME.search(str(name))
+                walk(inner, named or (secret and not isinstance(inner, (dict, list))))
+        elif isinstance(value, (list, tuple)):
+            for inner in value:
+                walk(inner, secret)
+        elif secret and value is not None and not isinstance(value, bool) and len(str(value)) >= 4:
+            found.append(str(value))
+
+    walk(config, secret=False)
+    return sorted(set(found))
+
+
+def status_lines(answers: Mapping[str, Mapping[str, t.Any]]) -> list[str]:
+    """Return one aligned line a host from what M(matrix_fleet.synapse.synapse_health) said of it.
+
+    ``answers`` maps host names to the module's result, or to ``{"unreachable": True}``.
+    """
+    rows = []
+    for host, answer in answers.items():
+        if "healthy" not in answer:
+            told = "UNREACHABLE" if answer.get("unreachable") else "UNKNOWN"
+            rows.append((host, "-", told, str(answer.get("msg", ""))))
+        elif answer["healthy"]:
+            rows.append((host, str(answer.get("version") or "-"), "healthy", ""))
+        else:
+            failed = [f"{check['name']}: {check['detail']}" for check in answer["checks"] if not check["ok"]]
+            rows.append((host, str(answer.get("version") or "-"), "NOT HEALTHY", "; ".join(failed)))
+    widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
+    return ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[3]]).rstrip() for row in rows]
