@@ -33,6 +33,7 @@ __all__ = [
     "own",
     "parse_mode",
     "publish",
+    "publish_new",
     "read",
     "remove",
     "replace_link",
@@ -108,8 +109,8 @@ def describe(path: str, error: OSError) -> str:
 def read(path: str, *, limit: int = 64 * 1024 * 1024, follow: bool = True) -> bytes | None:
     """Return the bytes of a regular file, or ``None`` where there is none.
 
-    Raises ``SynapseError`` where the file cannot be read, is not a regular file, is larger than ``limit`` bytes, or is a
-    link and ``follow`` is false.
+    Raises ``SynapseError`` where the file cannot be read, is not a regular file, is larger than ``limit`` bytes, or
+    is a link and ``follow`` is false.
     """
     try:
         # O_NONBLOCK: opening a named pipe that lies at the path must not wait for a writer.
@@ -220,6 +221,20 @@ def publish(partial: str, path: str) -> None:
     except OSError as error:
         discard(partial)
         raise SynapseError(f"Cannot replace {describe(path, error)}. What was there is still in place.") from error
+    _sync_name(path)
+
+
+def publish_new(partial: str, path: str) -> None:
+    """Give what ``stage`` made its name where nothing may be yet, not even since the caller looked.
+
+    Raises ``SynapseError`` where ``path`` exists, a link included; it is then untouched.
+    """
+    try:
+        os.link(partial, path, follow_symlinks=False)
+    except OSError as error:
+        raise SynapseError(f"Cannot create {describe(path, error)}. What is there was left as it is.") from error
+    finally:
+        discard(partial)
     _sync_name(path)
 
 

@@ -1,0 +1,175 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The folder of a transaction: its journal, the copies it saved, and the backups it leaves. Nothing from Ansible.
+
+Layout, all of it 0700 and 0600 of the user that runs the task::
+
+    <folder>/current/journal.json     there is an open transaction; written last, after every copy that it names
+    <folder>/current/<number>         saved copies
+    <folder>/backups/<time>/...       the same, of committed transactions: one rename of ``current``
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import re
+import shutil
+import stat
+import time
+import typing as t
+
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _files
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import SynapseError
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._transaction import Entry, Journal, journal_from
+
+__all__ = ["Store", "timestamp"]
+
+_STAMP = re.compile(r"\d{8}T\d{6}Z(-\d+)?")
+
+
+def timestamp() -> str:
+    """Return the time now, in UTC, as a name that sorts."""
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+
+
+class Store:
+    """The folder of a transaction. It may be missing: then there is no journal and there are no backups."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.current = os.path.join(folder, "current")
+        self.file = os.path.join(self.current, "journal.json")
+        self.backups = os.path.join(folder, "backups")
+
+    def trusted(self) -> bool:
+        """Return whether the folder is there; raise ``SynapseError`` where somebody else could have written into it.
+
+        What the journal says is done with the rights of this process: a folder made by the service's user would let it
+        write anywhere.
+        """
+        try:
+            status = os.lstat(self.folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise SynapseError(
+                f"Cannot look at the transaction's folder {_files.describe(self.folder, error)}."
+            ) from error
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+            raise SynapseError(
+                f"The transaction's folder {self.folder} is not a folder that belongs to this user alone, so what it "
+                "says cannot be trusted. Look at what made it, and move it away."
+            )
+        return True
+
+    @contextlib.contextmanager
+    def locked(self) -> t.Iterator[None]:
+        """Keep other runs out, where the folder is there. The kernel lets go however this process ends."""
+        if not self.trusted():
+            yield
+            return
+        handle = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in {errno.EWOULDBLOCK, errno.EACCES}:
+                    raise
+                raise SynapseError(
+                    f"Another run is changing the files of this installation (it holds {self.folder}): let it end, "
+                    "then run again. Nothing was changed."
+                ) from error
+            yield
+        finally:
+            os.close(handle)
+
+    def load(self) -> Journal | None:
+        """Return the open journal. Raises ``SynapseError`` where it cannot be read or is damaged."""
+        data = _files.read(self.file, follow=False)
+        if data is None:
+            return None
+        try:
+            return journal_from(json.loads(data), self._copy)
+        except (ValueError, KeyError, TypeError) as error:
+            raise SynapseError(
+                f"The journal {self.file} is damaged ({error}). It and the copies beside it are what the files were "
+                f"before the last change: put back by hand what you need, move {self.current} away, and run again."
+            ) from error
+
+    def _copy(self, name: str) -> bytes:
+        if not name.isdecimal():
+            raise ValueError(f"it names the copy {name!r}")
+        data = _files.read(os.path.join(self.current, name), follow=False)
+        if data is None:
+            raise ValueError(f"the copy {name} is missing")
+        return data
+
+    def save(self, journal: Journal, known: int) -> None:
+        """Put the journal on disk; its first ``known`` entries' copies are there already. Raises ``SynapseError``."""
+        _files.make_directory(self.folder, mode=0o700)
+        self.trusted()
+        if known == 0:
+            shutil.rmtree(
+                self.current, ignore_errors=True
+            )  # copies of a journal that was never finished, or is dropped
+        self._write(self.current, journal, known)
+
+    def _write(self, folder: str, journal: Journal, known: int = 0) -> None:
+        _files.make_directory(folder, mode=0o700)
+        for number, entry in enumerate(journal.entries[known:], start=known):
+            if entry.content is not None:
+                _files.write(os.path.join(folder, str(number)), entry.content, mode=0o600)
+        data = json.dumps(journal.data(), indent=1, sort_keys=True).encode("ascii") + b"\n"
+        _files.write(os.path.join(folder, "journal.json"), data, mode=0o600)
+
+    def drop(self) -> None:
+        """Forget the open journal: removed first, so that no journal ever names a missing copy."""
+        _files.remove(self.file)
+        shutil.rmtree(self.current, ignore_errors=True)
+
+    def commit(self, keep: int) -> str | None:
+        """Close the journal by one rename into the backups; keep the newest ``keep``. Return where it is kept."""
+        _files.make_directory(self.backups, mode=0o700)
+        place = self._place()
+        try:
+            os.rename(self.current, place)
+            _files.sync_directory(self.folder)
+            _files.sync_directory(self.backups)
+        except OSError as error:
+            raise SynapseError(f"Cannot close the transaction: {_files.describe(self.current, error)}.") from error
+        self._prune(keep)
+        return place if keep else None
+
+    def back_up(self, entries: t.Sequence[Entry], keep: int) -> str | None:
+        """Keep copies of files that change outside of a transaction. Raises ``SynapseError``."""
+        entries = [entry for entry in entries if entry.kind != "absent"]
+        if not entries or not keep:
+            return None
+        _files.make_directory(self.folder, mode=0o700)
+        self.trusted()
+        _files.make_directory(self.backups, mode=0o700)
+        place = self._place()
+        self._write(place, Journal(timestamp(), False, tuple(entries)))
+        self._prune(keep)
+        return place
+
+    def _place(self) -> str:
+        stamp = place = os.path.join(self.backups, timestamp())
+        number = 1
+        while os.path.lexists(place):
+            number += 1
+            place = f"{stamp}-{number}"
+        return place
+
+    def _prune(self, keep: int) -> None:
+        with os.scandir(self.backups) as entries:
+            names = sorted(
+                (entry.name for entry in entries if _STAMP.fullmatch(entry.name)),
+                key=lambda name: (name[:16], int(name[17:] or 1)),
+            )
+        for name in names[: len(names) - keep if keep else len(names)]:
+            shutil.rmtree(os.path.join(self.backups, name), ignore_errors=True)

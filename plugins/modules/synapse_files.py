@@ -1,0 +1,627 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: synapse_files
+short_description: Write the files of a Synapse installation as one transaction
+version_added: 0.1.0
+description:
+  - Makes folders, files, links and secrets of an installation what they should be, in one remote task.
+  - All or nothing. Every file is first written beside its place, and only then all of them are renamed into place;
+    where anything fails, what this task did is undone.
+  - Owner and mode hold from the first instant of a file's existence. Where only they differ, they are corrected in
+    place.
+  - With O(transaction), what lay at a path before the first change that asks for a restart is saved. The transaction
+    stays open, over several runs and over interruptions, until O(state=committed) says that the server has been seen
+    to work with the new files, or O(state=rolled_back) puts back exactly what was there before.
+author:
+  - Matrix Fleet maintainers (@matrix-fleet)
+extends_documentation_fragment:
+  - matrix_fleet.synapse.attributes
+attributes:
+  check_mode:
+    details:
+      - Users and groups that do not exist yet are taken for ones that an earlier task would have made.
+  diff_mode:
+    details:
+      - Of a secret only its length is shown.
+  platform:
+    platforms: linux
+options:
+  state:
+    description:
+      - V(present) makes O(files) what they should be.
+      - V(committed) closes the transaction that is open in O(transaction), and keeps the saved files as a backup.
+      - V(rolled_back) puts back every file as it was when the transaction was opened, and closes it.
+        A first deployment has nothing to go back to (RV(can_roll_back=false)); it is left as it is, with the
+        transaction open.
+    type: str
+    choices: [present, committed, rolled_back]
+    default: present
+  transaction:
+    description:
+      - Folder for what has to be remembered to go back. It is made where it is missing, with mode V(0700).
+      - It must belong to the user that runs the task; one that somebody else made is refused.
+      - Without it nothing is saved; then RV(pending) speaks of this run alone.
+    type: path
+  keep_backups:
+    description:
+      - How many backups to keep in the folder C(backups) of O(transaction).
+      - Each holds what one transaction replaced, or what one run replaced outside of one, and a C(journal.json) that
+        names the paths, owners and modes.
+    type: int
+    default: 5
+  files:
+    description:
+      - What should be there. Folders are made first, parents before children, then the rest in the order given.
+      - Folders above an item that are missing and not listed are made with mode V(0755).
+    type: list
+    elements: dict
+    suboptions:
+      path:
+        description: Where it lies. Absolute, without V(..).
+        type: path
+        required: true
+      state:
+        description:
+          - What it is.
+          - V(absent) removes a file or link; a folder is refused.
+          - V(link) replaces a folder too, by one step of the kernel where it can; the folder is kept, see
+            O(files[].keep_as).
+        type: str
+        choices: [file, directory, link, absent]
+        default: file
+      content:
+        description:
+          - What the file holds. Shown in C(--diff), and in the invocation at C(-vvv), so never put a secret into it.
+        type: str
+      secret_content:
+        description:
+          - What the file holds, where that is a secret. Implies O(files[].secret=true).
+        type: str
+      generate:
+        description:
+          - Mint a random secret of this many characters (letters, digits, C(-) and C(_)) where the file is missing or
+            blank. What is there is never replaced. Implies O(files[].secret=true).
+        type: int
+      target:
+        description: Where the link points, for O(files[].state=link).
+        type: str
+      owner:
+        description:
+          - Name or number of the owner.
+          - What is there stays where this is not given; new files belong to the user that runs the task.
+        type: str
+      group:
+        description: Name or number of the group. What is there stays where this is not given.
+        type: str
+      mode:
+        description:
+          - Mode in octal digits and quotes.
+          - What is there stays where this is not given; new folders get V(0755), secrets V(0600), other files V(0644).
+        type: str
+      secret:
+        description: Whether what lies there is a secret, so that C(--diff) shows its length alone.
+        type: bool
+        default: false
+      restart:
+        description:
+          - Whether a running server has to be restarted where the contents or the target of this change.
+          - A change of owner or mode alone never asks for one.
+        type: bool
+        default: true
+      keep_as:
+        description:
+          - Where a folder goes that a link replaces. On the same file system.
+          - The default is C(adopted-TIME) beside the link's target, with the time when the folder was last changed.
+        type: path
+"""
+
+EXAMPLES = r"""
+- name: Make the folders and the secrets
+  matrix_fleet.synapse.synapse_files:
+    files:
+      - {path: /etc/synapse, state: directory, owner: root, group: synapse, mode: "0750"}
+      - {path: /etc/synapse/secrets, state: directory, owner: root, group: synapse, mode: "0750"}
+      - {path: /etc/synapse/secrets/macaroon_secret_key, generate: 64, owner: root, group: synapse, mode: "0640"}
+
+- name: Write the configuration and switch to the new environment
+  matrix_fleet.synapse.synapse_files:
+    transaction: /etc/synapse/.transaction
+    files:
+      - path: /etc/synapse/homeserver.yaml
+        content: "{{ lookup('ansible.builtin.template', 'homeserver.yaml.j2') }}"
+        owner: root
+        group: synapse
+        mode: "0640"
+      - path: /var/lib/synapse/venv
+        state: link
+        target: /var/lib/synapse/releases/1.163.2-0123456789ab
+  register: files
+
+- name: Keep what has been seen to work
+  matrix_fleet.synapse.synapse_files:
+    transaction: /etc/synapse/.transaction
+    state: committed
+  when: files.pending
+
+- name: Put back what worked
+  matrix_fleet.synapse.synapse_files:
+    transaction: /etc/synapse/.transaction
+    state: rolled_back
+"""
+
+RETURN = r"""
+files_changed:
+  description: Paths where contents, target, owner or mode changed, in the order of the changes.
+  returned: success
+  type: list
+  elements: str
+  sample: [/etc/synapse/homeserver.yaml]
+pending:
+  description:
+    - Whether something that asks for a restart was changed, by this run or by an earlier one, and was neither committed
+      nor rolled back since.
+  returned: success
+  type: bool
+  sample: true
+pending_paths:
+  description: The paths because of which RV(pending) is true.
+  returned: success
+  type: list
+  elements: str
+  sample: [/etc/synapse/homeserver.yaml]
+can_roll_back:
+  description: Whether a transaction is open, and there was an installation before it.
+  returned: success
+  type: bool
+  sample: true
+backup:
+  description: Folder where this run left copies of what was replaced.
+  returned: where there is one
+  type: str
+  sample: /etc/synapse/.transaction/backups/20260102T030405Z
+"""
+
+import contextlib
+import dataclasses
+import os
+import secrets
+import stat
+import string
+import time
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _files, _transaction
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._files import Ownership
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._journal import Store, timestamp
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import SynapseError
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._transaction import (
+    Change,
+    Entry,
+    Found,
+    Item,
+    Journal,
+)
+
+_ALPHABET = string.ascii_letters + string.digits + "-_"
+
+
+class _Module(AnsibleModule):  # type: ignore[misc, unused-ignore]
+    """Keeps contents out of the host's own log.
+
+    What is logged there is the text of the whole list, where the line breaks of a secret are escaped, so that the
+    search for ``no_log`` values does not find it.
+    """
+
+    def log(self, msg: str, log_args: dict[str, t.Any] | None = None) -> None:
+        if log_args and "files" in log_args:
+            log_args = {**log_args, "files": "NOT_LOGGING_PARAMETER"}
+            msg = "Invoked with " + " ".join(f"{name}={value}" for name, value in log_args.items())
+        super().log(msg, log_args=log_args)  # type: ignore[no-untyped-call]
+
+
+def look(path: str, *, content: bool = False, through: bool = False) -> Found:
+    """Return what lies at ``path``; with ``through``, a link to a folder counts as the folder."""
+    try:
+        status = os.lstat(path)
+        if stat.S_ISLNK(status.st_mode):
+            if through and os.path.isdir(path):
+                status = os.stat(path)
+            else:
+                return Found("link", status.st_uid, status.st_gid, 0o777, target=os.readlink(path))
+    except FileNotFoundError:
+        return Found("absent")
+    except OSError as error:
+        raise SynapseError(f"Cannot look at {_files.describe(path, error)}. Nothing was changed.") from error
+    mode = stat.S_IMODE(status.st_mode)
+    if stat.S_ISDIR(status.st_mode):
+        return Found("directory", status.st_uid, status.st_gid, mode)
+    if not stat.S_ISREG(status.st_mode):
+        return Found("other", status.st_uid, status.st_gid, mode)
+    data = _files.read(path, follow=False) if content else None
+    return Found("file", status.st_uid, status.st_gid, mode, content=data)
+
+
+def look_at(item: Item) -> Found:
+    """Return what lies where ``item`` should be."""
+    found = look(item.path, content=item.state != "directory", through=item.state == "directory")
+    if found.kind == "link" and item.generate is not None:
+        with contextlib.suppress(SynapseError):
+            return dataclasses.replace(found, reaches_text=bool((_files.read(item.path) or b"").strip()))
+    return found
+
+
+def item_from(params: dict[str, t.Any], *, check_mode: bool) -> Item:
+    """Return one element of the option ``files``. Raises ``SynapseError`` where it contradicts itself."""
+    path = params["path"]
+    if params["secret"] and params["content"] is not None:
+        raise SynapseError(
+            f"files: {path}: a secret is given as 'content', which Ansible shows at -vvv: give it as 'secret_content'."
+        )
+    text = params["content"] if params["content"] is not None else params["secret_content"]
+    ownership = Ownership()
+    unknown: tuple[str, ...] = ()
+    for owner, group in ((params["owner"], None), (None, params["group"])):
+        try:
+            half = _files.resolve(owner, group)
+        except SynapseError:
+            if not check_mode:
+                raise
+            unknown = (*unknown, f"owner {owner}" if owner is not None else f"group {group}")
+        else:
+            ownership = Ownership(
+                ownership.uid if half.uid is None else half.uid, ownership.gid if half.gid is None else half.gid
+            )
+    return Item(
+        path=path,
+        state=params["state"],
+        content=None if text is None else text.encode("utf-8", "surrogateescape"),
+        generate=params["generate"],
+        target=params["target"],
+        uid=ownership.uid,
+        gid=ownership.gid,
+        unknown=unknown,
+        mode=None if params["mode"] is None else _files.parse_mode(params["mode"]),
+        secret=params["secret"] or params["secret_content"] is not None or params["generate"] is not None,
+        restart=params["restart"],
+        keep_as=params["keep_as"],
+    )
+
+
+def kept_place(item: Item, journal: Journal | None) -> str:
+    """Return where the folder goes that the link ``item`` replaces; the same place again after an interruption."""
+    for entry in journal.entries if journal is not None else ():
+        if entry.path == item.path and entry.kept is not None:
+            return entry.kept
+    if item.keep_as is not None:
+        place = item.keep_as
+    else:
+        beside = os.path.dirname(os.path.join(os.path.dirname(item.path), item.target or ""))
+        moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(os.stat(item.path).st_mtime))
+        place = os.path.join(os.path.normpath(beside), f"adopted-{moment}")
+    number, free = 1, place
+    # A link to the same target there is what an interrupted run left.
+    while look(free).kind != "absent" and look(free).target != item.target:
+        number += 1
+        free = f"{place}-{number}"
+    return free
+
+
+def set_rights(path: str, kind: str, uid: int, gid: int, mode: int) -> None:
+    """Give an existing thing its owner and mode, at no instant wider than both old and new."""
+    if kind == "link":
+        os.chown(path, uid, gid, follow_symlinks=False)
+        return
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_NOFOLLOW if kind == "file" else 0))
+    try:
+        status = os.fstat(handle)
+        if (status.st_uid, status.st_gid) != (uid, gid):
+            os.fchmod(handle, stat.S_IMODE(status.st_mode) & mode)
+            os.fchown(handle, uid, gid)
+        os.fchmod(handle, mode)
+    finally:
+        os.close(handle)
+
+
+def put_back(entry: Entry) -> bool:
+    """Make what lies at the path of ``entry`` what it was; return whether there was anything to do."""
+    now = look(entry.path, content=entry.kind == "file")
+    kept = None if entry.kept is None else look(entry.kept)
+    todo = _transaction.undoing(entry, now, kept)
+    ownership = Ownership(entry.uid, entry.gid)
+    try:
+        if todo == "write":
+            _files.write(entry.path, entry.content or b"", ownership=ownership, mode=entry.mode)
+        elif todo == "link":
+            _files.publish(_files.stage_link(entry.path, entry.target or "", ownership=ownership), entry.path)
+        elif todo == "remove":
+            _files.remove(entry.path)
+        elif todo == "remove_directory":
+            os.rmdir(entry.path)
+        elif todo == "attributes":
+            set_rights(entry.path, now.kind, entry.uid, entry.gid, entry.mode)
+        elif todo != "nothing":
+            _folder_back(todo, entry.path, entry.kept or "")
+    except OSError as error:
+        raise SynapseError(f"Cannot put back {_files.describe(entry.path, error)}.") from error
+    return todo != "nothing"
+
+
+def _folder_back(todo: str, path: str, kept: str) -> None:
+    if todo == "rename_back":
+        os.rename(kept, path)
+        return
+    if todo == "exchange_back":
+        swap(path, kept)
+    if look(kept).kind == "link":
+        _files.remove(kept)
+
+
+def swap(first: str, second: str) -> None:
+    """Exchange a link and a folder: in one step, or, on file systems that cannot, in three. Raises ``OSError``."""
+    try:
+        _files.exchange(first, second)
+    except OSError:
+        link, folder = (first, second) if os.path.islink(first) else (second, first)
+        target = os.readlink(link)
+        os.unlink(link)
+        os.rename(folder, link)
+        os.symlink(target, folder)
+
+
+class Writer:
+    """Makes the changes of one plan, and unmakes them where one fails."""
+
+    def __init__(self) -> None:
+        self._undo: list[Entry] = []
+        self._staged: dict[str, str] = {}
+
+    def folders(self, changes: t.Sequence[Change]) -> None:
+        """Make and correct the folders."""
+        for change in changes:
+            if change.item.state == "directory":
+                self._remember(change)
+                if change.action == "directory":
+                    _files.make_directory(
+                        change.item.path, ownership=Ownership(change.uid, change.gid), mode=change.mode
+                    )
+                else:
+                    self._rights(change)
+
+    def stage(self, changes: t.Sequence[Change]) -> None:
+        """Write everything beside its place: where the disk is full or the owner cannot be set, it shows here."""
+        for change in changes:
+            if not change.replaces:
+                continue
+            path, ownership = change.item.path, Ownership(change.uid, change.gid)
+            _files.make_directory(os.path.dirname(path), mode=0o755)
+            if change.action == "write":
+                data = minted(change.item.generate) if change.item.generate is not None else change.content or b""
+                self._staged[path] = _files.stage(path, data, ownership=ownership, mode=change.mode)
+            elif change.action == "link":
+                self._staged[path] = _files.stage_link(path, change.item.target or "", ownership=ownership)
+
+    def publish(self, changes: t.Sequence[Change]) -> None:
+        """Put everything into place."""
+        for change in changes:
+            if change.item.state == "directory":
+                continue
+            path = change.item.path
+            self._remember(change)
+            if change.action == "attributes":
+                self._rights(change)
+            elif change.action == "remove":
+                _files.remove(path)
+            elif change.action == "exchange":
+                self._exchange(change)
+            else:
+                _files.publish(self._staged.pop(path), path)
+
+    def undo(self) -> list[str]:
+        """Unmake what was made, the last change first; return what could not be unmade, in words."""
+        for partial in self._staged.values():
+            _files.discard(partial)
+        failures = []
+        for entry in reversed(self._undo):
+            try:
+                put_back(dataclasses.replace(entry, minted=False))
+            except SynapseError as error:
+                failures.append(error.msg)
+        return failures
+
+    def _remember(self, change: Change) -> None:
+        self._undo.append(_transaction.entry_of(change))
+
+    @staticmethod
+    def _rights(change: Change) -> None:
+        try:
+            set_rights(change.item.path, change.found.kind, change.uid, change.gid, change.mode)
+        except OSError as error:
+            raise SynapseError(f"Cannot set owner and mode of {_files.describe(change.item.path, error)}.") from error
+
+    @staticmethod
+    def _exchange(change: Change) -> None:
+        path, kept = change.item.path, change.keep_as or ""
+        try:
+            _files.make_directory(os.path.dirname(kept), mode=0o755)
+            if look(kept).kind == "absent":
+                _files.publish(
+                    _files.stage_link(kept, change.item.target or "", ownership=Ownership(change.uid, change.gid)), kept
+                )
+            swap(path, kept)
+        except OSError as error:
+            raise SynapseError(
+                f"Cannot put a link in the place of the folder {_files.describe(path, error)}. It would be kept as "
+                f"{kept}, which must be on the same file system: name another place with 'keep_as', or move "
+                "the folder yourself."
+            ) from error
+
+
+def minted(length: int) -> bytes:
+    """Return a random secret of ``length`` characters. Its first is a letter: no command takes it for an option."""
+    first = secrets.choice(string.ascii_letters)
+    return (first + "".join(secrets.choice(_ALPHABET) for _ in range(length - 1))).encode("ascii")
+
+
+def apply(
+    changes: t.Sequence[Change], store: Store | None, journal: Journal | None, known: Journal | None, keep: int
+) -> str | None:
+    """Make ``changes``; ``journal`` has to be on disk before, ``known`` is there. Return the backup's place."""
+    writer, backup = Writer(), None
+    opened = False
+    try:
+        writer.folders(changes)
+        writer.stage(changes)
+        if store is not None and journal is not None and journal != known:
+            opened = known is None
+            store.save(journal, 0 if known is None else len(known.entries))
+        elif store is not None and journal is None:
+            backup = store.back_up([_transaction.entry_of(change) for change in changes if change.replaces], keep)
+        writer.publish(changes)
+    except (SynapseError, OSError) as error:
+        failures = writer.undo()
+        message = error.msg if isinstance(error, SynapseError) else f"Cannot write the files: {error}."
+        if failures:
+            raise SynapseError(f"{message} Not everything could be put back: {' '.join(failures)}") from error
+        if opened and store is not None:
+            store.drop()
+        raise SynapseError(f"{message} All files are as they were before this task.") from error
+    return backup
+
+
+def present(module: AnsibleModule, store: Store | None) -> dict[str, t.Any]:
+    """Make the files what they should be."""
+    items = [item_from(params, check_mode=module.check_mode) for params in module.params["files"]]
+    _transaction.check_items(items, None if store is None else store.folder)
+    journal = store.load() if store is not None and store.trusted() else None
+    found = {item.path: look_at(item) for item in items}
+    items = [
+        dataclasses.replace(item, keep_as=kept_place(item, journal))
+        if item.state == "link" and found[item.path].kind == "directory"
+        else item
+        for item in items
+    ]
+    changes = _transaction.plan(items, found, uid=os.geteuid(), gid=os.getegid())
+    after = None if store is None else _transaction.journal_with(journal, changes, found, items, timestamp())
+    backup = None
+    if changes and not module.check_mode:
+        backup = apply(changes, store, after, journal, module.params["keep_backups"])
+    if store is None:
+        pending = [change.item.path for change in changes if change.restarts]
+    else:
+        pending = [] if after is None else list(after.paths)
+    return {
+        "changed": bool(changes),
+        "files_changed": [change.item.path for change in changes],
+        "diff": [entry for change in changes for entry in _transaction.diff_of(change)],
+        "pending": bool(pending),
+        "pending_paths": pending,
+        "can_roll_back": after is not None and not after.first,
+        **({} if backup is None else {"backup": backup}),
+    }
+
+
+def _result(journal: Journal | None, **more: t.Any) -> dict[str, t.Any]:
+    return {
+        "changed": False,
+        "files_changed": [],
+        "diff": [],
+        "pending": journal is not None,
+        "pending_paths": [] if journal is None else list(journal.paths),
+        "can_roll_back": journal is not None and not journal.first,
+        **more,
+    }
+
+
+def committed(module: AnsibleModule, store: Store) -> dict[str, t.Any]:
+    """Close the transaction, and keep what it replaced."""
+    journal = store.load() if store.trusted() else None
+    if journal is None:
+        return _result(None)
+    backup = None if module.check_mode else store.commit(module.params["keep_backups"])
+    return _result(None, changed=True, **({} if backup is None else {"backup": backup}))
+
+
+def rolled_back(module: AnsibleModule, store: Store) -> dict[str, t.Any]:
+    """Put back what the transaction saved."""
+    journal = store.load() if store.trusted() else None
+    if journal is None or journal.first:
+        return _result(journal)
+    changed, diff = [], []
+    for entry in journal.entries:
+        now = look(entry.path, content=True)
+        kept = None if entry.kept is None else look(entry.kept)
+        if _transaction.undoing(entry, now, kept) != "nothing":
+            changed.append(entry.path)
+            diff.append(_transaction.diff_of_undoing(entry, now))
+    if not module.check_mode:
+        for entry in reversed(journal.entries):
+            put_back(entry)
+        store.drop()
+    return _result(None, changed=True, files_changed=changed, diff=diff)
+
+
+def run(module: AnsibleModule) -> dict[str, t.Any]:
+    """Do what is asked for."""
+    folder = module.params["transaction"]
+    store = None if folder is None else Store(os.path.normpath(folder))
+    if module.params["keep_backups"] < 0:
+        raise SynapseError(f"keep_backups is {module.params['keep_backups']}: give 0 or more.")
+    with contextlib.nullcontext() if store is None or module.check_mode else store.locked():
+        if store is None or module.params["state"] == "present":
+            return present(module, store)
+        return committed(module, store) if module.params["state"] == "committed" else rolled_back(module, store)
+
+
+def main() -> None:
+    module = _Module(  # type: ignore[no-untyped-call]
+        argument_spec={
+            "state": {"type": "str", "choices": ["present", "committed", "rolled_back"], "default": "present"},
+            "transaction": {"type": "path"},
+            "keep_backups": {"type": "int", "default": 5},
+            "files": {
+                "type": "list",
+                "elements": "dict",
+                "options": {
+                    "path": {"type": "path", "required": True},
+                    "state": {"type": "str", "choices": ["file", "directory", "link", "absent"], "default": "file"},
+                    "content": {"type": "str"},
+                    "secret_content": {"type": "str", "no_log": True},
+                    "generate": {"type": "int"},
+                    "target": {"type": "str"},
+                    "owner": {"type": "str"},
+                    "group": {"type": "str"},
+                    "mode": {"type": "str"},
+                    "secret": {"type": "bool", "default": False, "no_log": False},
+                    "restart": {"type": "bool", "default": True},
+                    "keep_as": {"type": "path"},
+                },
+                "mutually_exclusive": [("content", "secret_content", "generate", "target")],
+                "required_if": [
+                    ("state", "file", ("content", "secret_content", "generate"), True),
+                    ("state", "link", ("target",)),
+                ],
+            },
+        },
+        required_if=[
+            ("state", "present", ("files",)),
+            ("state", "committed", ("transaction",)),
+            ("state", "rolled_back", ("transaction",)),
+        ],
+        supports_check_mode=True,
+    )
+    try:
+        result = run(module)
+    except SynapseError as error:
+        module.fail_json(msg=error.msg, **error.details)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
