@@ -1,0 +1,139 @@
+"""The role's settings: what is refused, and what can be read from them."""
+
+from __future__ import annotations
+
+import typing as t
+from pathlib import Path
+
+import pytest
+import yaml
+from ansible_collections.matrix_fleet.synapse.plugins.plugin_utils._settings import (
+    base_urls,
+    refusals,
+    secret_values,
+    status_lines,
+)
+
+ROLE = Path(__file__).parents[4] / "roles" / "synapse"
+
+
+@pytest.fixture
+def settings() -> dict[str, t.Any]:
+    """The role's defaults with a server name, with the few values that are derived from others filled in."""
+    found = yaml.safe_load((ROLE / "defaults/main.yml").read_text(encoding="utf-8"))
+    return found | {
+        "synapse_server_name": "example.org",
+        "synapse_media_path": "/var/lib/synapse/media_store",
+        "synapse_signing_key_path": "/etc/synapse/homeserver.signing.key",
+        "synapse_transaction_path": "/etc/synapse/.transaction",
+    }
+
+
+def test_the_defaults_and_a_server_name_are_enough(settings: dict[str, t.Any]) -> None:
+    assert refusals(settings) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["example.org", "a.b-c.example", "example.org:8448", "192.0.2.7", "[2001:db8::7]:443", "localhost"]
+)
+def test_server_names_that_are_allowed(settings: dict[str, t.Any], name: str) -> None:
+    assert refusals(settings | {"synapse_server_name": name}) == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("synapse_server_name", "", "allowed is a host name"),
+        ("synapse_server_name", "https://example.org", "allowed is a host name"),
+        ("synapse_server_name", "exa mple.org", "allowed is a host name"),
+        ("synapse_server_name", "Example.org", "write example.org"),
+        ("synapse_server_name", "example.org:99999", "between 1 and 65535"),
+        ("synapse_server_name", "[::zz]", "allowed is a host name"),
+        ("synapse_version", "latest", "a released version such as"),
+        ("synapse_user", "root", "an account of its own"),
+        ("synapse_user", "Sy napse", "lower-case letters"),
+        ("synapse_service_name", "matrix-synapse.service", "without '.service'"),
+        ("synapse_data_path", "var/lib/synapse", "an absolute path"),
+        ("synapse_data_path", "/", "not '/' itself"),
+        ("synapse_config_path", "/etc/../synapse", "an absolute path"),
+        ("synapse_log_path", "/var/lib/synapse", "a place of its own"),
+        ("synapse_keep_releases", 0, "from 1 to 100"),
+        ("synapse_health_timeout", 1, "from 5 to"),
+        ("synapse_service_memory_max", "lots", "such as 4G"),
+        ("synapse_service_environment", {"A B": "1"}, "names of environment variables"),
+        ("synapse_macaroon_secret_key", "short", "5 characters (not shown)"),
+        ("synapse_signing_key_content", "ed25519 a_1 x", "line 1 (not shown)"),
+        ("synapse_offline", True, "synapse_find_links is empty"),
+        ("synapse_public_baseurl", "matrix.example.org", "a URL that starts with https://"),
+        ("synapse_listeners", [], "answers nobody"),
+        ("synapse_listeners", [{"type": "http", "port": "8008"}], "port is '8008'"),
+        ("synapse_listeners", [{"type": "htpp", "port": 8008}], "http, metrics and manhole"),
+        ("synapse_listeners", [{"type": "http", "port": 8008, "tls": True}], "tls_certificate_path"),
+        ("synapse_listeners", [{"type": "http", "port": 1}, {"type": "http", "port": 1}], "only one can have it"),
+        ("synapse_config", {"signing_key_path": "/x"}, "set synapse_signing_key_path instead"),
+    ],
+)
+def test_what_cannot_work_is_refused_by_name(settings: dict[str, t.Any], variable: str, value: t.Any, told: str) -> None:
+    sentences = refusals(settings | {variable: value})
+    assert len(sentences) == 1
+    assert variable in sentences[0]
+    assert told in sentences[0]
+
+
+def test_all_wrong_settings_are_told_at_once(settings: dict[str, t.Any]) -> None:
+    assert len(refusals(settings | {"synapse_version": "x", "synapse_log_days": 0, "synapse_listeners": []})) == 3
+
+
+def test_a_refused_secret_is_not_shown(settings: dict[str, t.Any]) -> None:
+    told = refusals(settings | {"synapse_form_secret": "hush-hush", "synapse_signing_key_content": "hush-hush"})
+    assert len(told) == 2
+    assert "hush" not in " ".join(told)
+
+
+@pytest.mark.parametrize(
+    ("listener", "expected"),
+    [
+        ({"type": "http", "port": 8008}, [("http://127.0.0.1:8008", ["health"])]),
+        (
+            {"type": "http", "port": 1, "bind_addresses": ["::"], "resources": [{"names": ["client", "media"]}]},
+            [("http://127.0.0.1:1", ["client", "health", "media"])],
+        ),
+        (
+            {"type": "http", "port": 2, "bind_addresses": ["::1"], "resources": [{"names": "metrics"}]},
+            [("http://[::1]:2", ["health", "metrics"])],
+        ),
+        ({"type": "http", "port": 3, "bind_address": "10.0.0.1", "tls": True}, [("https://10.0.0.1:3", ["health"])]),
+        ({"type": "http", "path": "/run/synapse.sock"}, [("unix:/run/synapse.sock", ["health"])]),
+        ({"type": "metrics", "port": 9000}, []),
+    ],
+)
+def test_where_a_listener_is_reached(listener: dict[str, t.Any], expected: list[tuple[str, list[str]]]) -> None:
+    assert [(found["url"], found["resources"]) for found in base_urls([listener])] == expected
+
+
+def test_secrets_are_found_at_any_depth_and_places_are_not() -> None:
+    config = {
+        "database": {"args": {"password": "hunter22", "user": "synapse"}},
+        "turn_shared_secret": "turn-turn",
+        "turn_shared_secret_path": "/etc/synapse/turn",
+        "oidc_providers": [{"client_secret": "oidc-oidc", "client_id": "name"}],
+        "enable_registration_token": "no secret",
+        "registration_requires_token": True,
+        "email": {"smtp_pass": 1, "smtp_password": None},
+    }
+    assert secret_values(config) == ["hunter22", "oidc-oidc", "turn-turn"]
+
+
+def test_status_lines_name_what_failed_and_line_up() -> None:
+    lines = status_lines(
+        {
+            "one": {"healthy": True, "version": "1.163.2"},
+            "second": {"healthy": False, "checks": [{"name": "process", "ok": False, "detail": "not running"}]},
+            "three": {"unreachable": True, "msg": "no route"},
+        }
+    )
+    assert lines == [
+        "one     1.163.2  healthy",
+        "second  -        NOT HEALTHY  process: not running",
+        "three   -        UNREACHABLE  no route",
+    ]
