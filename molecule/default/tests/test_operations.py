@@ -1,0 +1,139 @@
+"""What happens to a running server when an operator runs the collection again, rightly and wrongly."""
+
+from __future__ import annotations
+
+import re
+import typing as t
+
+from test_server import UNIT, ask, started
+
+if t.TYPE_CHECKING:
+    from conftest import Controller
+    from testinfra.host import Host
+
+SECRETS = (
+    "/etc/synapse/secrets/macaroon_secret_key",
+    "/etc/synapse/secrets/registration_shared_secret",
+    "/etc/synapse/secrets/form_secret",
+    "/etc/synapse/homeserver.signing.key",
+)
+
+
+def test_a_second_run_leaves_the_process_alone(host: Host, controller: Controller) -> None:
+    before = started(host)
+    run = controller.play("deploy")
+    assert run.returncode == 0, run.stdout
+    assert re.search(r"changed=0 ", run.stdout)
+    assert started(host) == before
+
+
+def test_a_misspelt_option_is_named_and_the_server_keeps_serving(host: Host, controller: Controller) -> None:
+    before = started(host)
+    config = host.file("/etc/synapse/homeserver.yaml").content_string
+    run = controller.play("deploy", synapse_config={"enable_registraton": True})
+    assert run.returncode != 0
+    assert "enable_registraton" in run.stdout
+    assert "enable_registration" in run.stdout
+    assert host.file("/etc/synapse/homeserver.yaml").content_string == config
+    assert started(host) == before
+
+
+def test_a_configuration_that_synapse_refuses_never_goes_live(host: Host, controller: Controller) -> None:
+    before = started(host)
+    run = controller.play("deploy", synapse_config={"rc_login": 5})
+    assert run.returncode != 0
+    assert "rc_login" in run.stdout
+    assert started(host) == before
+
+
+def test_a_server_that_does_not_come_up_is_put_back(host: Host, controller: Controller) -> None:
+    """The configuration is right, and the port belongs to another program: only a start can tell."""
+    host.check_output("systemd-run --unit=thief python3 -m http.server --bind 127.0.0.1 8099")
+    config = host.file("/etc/synapse/homeserver.yaml").content_string
+    listeners = [
+        {"port": port, "type": "http", "tls": False, "bind_addresses": ["127.0.0.1"], "resources": [{"names": ["client"]}]}
+        for port in (8098, 8099)
+    ]
+    try:
+        run = controller.play("deploy", synapse_listeners=listeners)
+    finally:
+        host.run("systemctl stop thief")
+    assert run.returncode != 0
+    assert "Address already in use" in run.stdout
+    assert "answers again, proven healthy" in run.stdout
+    assert host.file("/etc/synapse/homeserver.yaml").content_string == config
+    assert host.service(UNIT).is_running
+    assert "versions" in ask(host, "/_matrix/client/versions")
+
+
+def test_a_lost_signing_key_is_not_replaced(host: Host, controller: Controller) -> None:
+    before = started(host)
+    key = "/etc/synapse/homeserver.signing.key"
+    host.check_output(f"mv {key} /root/kept.key")
+    try:
+        run = controller.play("deploy")
+        assert run.returncode != 0
+        assert "synapse_signing_key" in run.stdout or "signing key" in run.stdout
+        assert not host.file(key).exists
+    finally:
+        host.check_output(f"mv /root/kept.key {key}")
+    assert started(host) == before
+
+
+def test_wrong_settings_are_refused_before_anything_is_touched(host: Host, controller: Controller) -> None:
+    run = controller.play("deploy", synapse_server_name="not a name", synapse_log_days=0)
+    assert run.returncode != 0
+    assert "synapse_server_name is 'not a name'" in run.stdout
+    assert "synapse_log_days is 0" in run.stdout
+    assert "changed=0 " in run.stdout
+
+
+def test_no_secret_is_printed(host: Host, controller: Controller) -> None:
+    """A changed deployment, as loud as it gets, with a secret from the inventory and one that stands in the configuration."""
+    given = "given-by-the-inventory-7fQ2"
+    inline = "inline-in-the-options-9xK4"
+    run = controller.play(
+        "deploy",
+        "-vvv",
+        "--diff",
+        synapse_form_secret=given,
+        synapse_no_secrets_in_config=False,
+        synapse_config={"turn_shared_secret": inline, "email": {"smtp_host": "localhost", "smtp_pass": inline}},
+    )
+    assert run.returncode == 0, run.stdout[-3000:]
+    secrets = [given, inline]
+    for path in SECRETS:
+        secrets += [word for word in host.file(path).content_string.split() if len(word) > 20]
+    printed = run.stdout + run.stderr
+    assert "homeserver.yaml" in printed
+    for secret in secrets:
+        assert secret not in printed
+    back = controller.play("deploy")
+    assert back.returncode == 0, back.stdout
+
+
+def test_a_no_change_run_makes_at_most_ten_remote_tasks(host: Host, controller: Controller) -> None:
+    run = controller.play("deploy", "-vvv")
+    assert run.returncode == 0
+    # At -vvv Ansible shows each command that it starts on the host; a pipelined module is one start of the interpreter.
+    starts = [line for line in run.stdout.splitlines() if re.search(r"> EXEC .*python3?", line)]
+    modules = [line for line in starts if "PLATFORM" not in line]
+    assert 0 < len(modules) <= 10, "\n".join(modules)
+
+
+def test_status_tells_one_line_and_changes_nothing(host: Host, controller: Controller) -> None:
+    before = started(host)
+    run = controller.play("status")
+    assert run.returncode == 0, run.stdout
+    assert re.search(rf"{controller.name}\s+1\.163\.2\s+healthy", run.stdout)
+    assert started(host) == before
+
+
+def test_status_fails_where_a_server_is_down(host: Host, controller: Controller) -> None:
+    host.check_output(f"systemctl stop {UNIT}")
+    run = controller.play("status")
+    assert run.returncode != 0
+    assert re.search(rf"{controller.name}\s+\S+\s+NOT HEALTHY", run.stdout)
+    again = controller.play("deploy")
+    assert again.returncode == 0, again.stdout
+    assert host.service(UNIT).is_running
