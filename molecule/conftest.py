@@ -1,28 +1,23 @@
-"""What the scenarios' tests share: the host's own tongue, a way in for Matrix clients, and the journal where a test fails."""
+"""What the scenarios' tests share: playbooks as an operator runs them, a way in for clients, and the journal on failure."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import json
-import os
-import subprocess
-import threading
 import typing as t
-from pathlib import Path
 
 import pytest
+from deployed import UNIT, Controller, relayed
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from testinfra.host import Host
 
-UNIT = "matrix-synapse"
-
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> t.Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> t.Generator[None, pytest.TestReport, pytest.TestReport]:
     """Append the unit's journal to the report of a test that failed on a host."""
     report = yield
     host = getattr(item, "funcargs", {}).get("host")
@@ -34,99 +29,10 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     return report
 
 
-class Controller:
-    """Runs the collection's playbooks against one host of the scenario, as an operator would."""
-
-    def __init__(self, host: Host, folder: Path) -> None:
-        self.name: str = host.backend.get_pytest_id().rsplit("://", 1)[-1]
-        self._folder = folder
-
-    def play(self, playbook: str, *arguments: str, **variables: t.Any) -> subprocess.CompletedProcess[str]:
-        """Run a playbook of the collection with extra variables; return what it printed and how it ended."""
-        extra = self._folder / "extra-vars.json"
-        extra.write_text(json.dumps(variables), encoding="utf-8")
-        return subprocess.run(
-            [
-                "ansible-playbook",
-                "--inventory",
-                os.environ["MOLECULE_INVENTORY_FILE"],
-                "--limit",
-                f"{self.name},localhost",
-                "--extra-vars",
-                f"@{extra}",
-                *arguments,
-                f"matrix_fleet.synapse.{playbook}",
-            ],
-            check=False,
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-        )
-
-
 @pytest.fixture
 def controller(host: Host, tmp_path: Path) -> Controller:
     """Return the controller's end of the connection to the host under test."""
     return Controller(host, tmp_path)
-
-
-# Carries one TCP connection between a pipe and a port inside a container.
-_RELAY = """
-import os, socket, sys, threading
-peer = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
-def outward():
-    while data := os.read(0, 65536):
-        peer.sendall(data)
-    peer.shutdown(socket.SHUT_WR)
-threading.Thread(target=outward, daemon=True).start()
-while data := peer.recv(65536):
-    while data:
-        data = data[os.write(1, data):]
-"""
-
-
-async def _carry(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(ConnectionError, OSError):
-        while data := await source.read(65536):
-            sink.write(data)
-            await sink.drain()
-    with contextlib.suppress(ConnectionError, OSError):
-        sink.close()
-
-
-@contextlib.contextmanager
-def relayed(container: str, port: int) -> Iterator[int]:
-    """Open a port on loopback that leads to ``127.0.0.1:port`` inside the container, whose server listens to nobody else."""
-    ready = threading.Event()
-    over = asyncio.Event()
-    local: list[int] = []
-    loop = asyncio.new_event_loop()
-
-    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        process = await asyncio.create_subprocess_exec(
-            "docker", "exec", "-i", container, "python3", "-c", _RELAY, str(port), stdin=-1, stdout=-1
-        )
-        if process.stdin is None or process.stdout is None:
-            raise RuntimeError("docker exec was started without pipes")
-        await asyncio.gather(_carry(reader, process.stdin), _carry(process.stdout, writer))
-        await process.wait()
-
-    async def serve() -> None:
-        server = await asyncio.start_server(connect, "127.0.0.1", 0)
-        local.append(server.sockets[0].getsockname()[1])
-        ready.set()
-        await over.wait()
-        server.close()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), daemon=True)
-    thread.start()
-    if not ready.wait(10):
-        raise RuntimeError("no port was opened")
-    try:
-        yield local[0]
-    finally:
-        loop.call_soon_threadsafe(over.set)
-        thread.join(10)
 
 
 @pytest.fixture

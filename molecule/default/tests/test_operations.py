@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import typing as t
 
-from test_server import UNIT, ask, started
+from deployed import UNIT, ask, started
 
 if t.TYPE_CHECKING:
-    from conftest import Controller
+    from deployed import Controller
     from testinfra.host import Host
 
 SECRETS = (
@@ -51,7 +51,13 @@ def test_a_server_that_does_not_come_up_is_put_back(host: Host, controller: Cont
     host.check_output("systemd-run --unit=thief python3 -m http.server --bind 127.0.0.1 8099")
     config = host.file("/etc/synapse/homeserver.yaml").content_string
     listeners = [
-        {"port": port, "type": "http", "tls": False, "bind_addresses": ["127.0.0.1"], "resources": [{"names": ["client"]}]}
+        {
+            "port": port,
+            "type": "http",
+            "tls": False,
+            "bind_addresses": ["127.0.0.1"],
+            "resources": [{"names": ["client"]}],
+        }
         for port in (8098, 8099)
     ]
     try:

@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import typing as t
 
 import pytest
+from deployed import UNIT, VERSION, ask
 
 if t.TYPE_CHECKING:
     from testinfra.host import Host
-
-UNIT = "matrix-synapse"
-VERSION = "1.163.2"
-
-
-def ask(host: Host, path: str, port: int = 8008) -> dict[str, t.Any]:
-    """GET a path of the homeserver on the host itself."""
-    source = f"import urllib.request as u; print(u.urlopen('http://127.0.0.1:{port}{path}', timeout=10).read().decode())"
-    answer = json.loads(host.check_output(f'python3 -c "{source}"'))
-    if not isinstance(answer, dict):
-        raise TypeError(f"{path} answered {answer!r}")
-    return answer
-
-
-def started(host: Host) -> str:
-    """Return the service's main process and when it was started."""
-    return host.check_output(f"systemctl show {UNIT} -p MainPID,ExecMainStartTimestampMonotonic")
 
 
 def test_the_service_is_active_and_starts_with_the_host(host: Host) -> None:
@@ -105,7 +88,9 @@ def test_the_service_cannot_write_what_it_is_run_by(host: Host, path: str) -> No
 
 def test_the_service_cannot_swap_its_own_environment(host: Host) -> None:
     """The data folder is the service's to write in, and the environment's name in it is root's."""
-    moved = host.run("setpriv --reuid=synapse --regid=synapse --init-groups mv /var/lib/synapse/venv /var/lib/synapse/stolen")
+    moved = host.run(
+        "setpriv --reuid=synapse --regid=synapse --init-groups mv /var/lib/synapse/venv /var/lib/synapse/stolen"
+    )
     assert moved.rc != 0
     assert host.file("/var/lib/synapse/venv").is_symlink
 
