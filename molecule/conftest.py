@@ -1,4 +1,4 @@
-"""What the scenarios' tests share: playbooks as an operator runs them, a way in for clients, and the journal on failure."""
+"""What the scenarios' tests share: playbooks, a way in for clients, and the journal where a test fails."""
 
 from __future__ import annotations
 

@@ -9,7 +9,8 @@ short_description: The secrets that stand in a configuration
 version_added: 0.1.0
 author: Matrix Fleet maintainers (@matrix-fleet)
 description:
-  - Finds the values under names such as C(password) or C(client_secret), at any depth, so that they can be kept out of what is printed.
+  - Finds the values under names such as C(password) or C(client_secret), at any depth.
+  - What is found can be kept out of everything that is printed.
 options:
   _input:
     description: A configuration.

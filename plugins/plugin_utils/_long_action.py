@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The action behind the modules that may take a while: it runs the module of the same name and tells that it is alive."""
+"""The action behind modules that may take a while: it runs the module of its name and says that it is alive."""
 
 from __future__ import annotations
 

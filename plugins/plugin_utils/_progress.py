@@ -15,7 +15,7 @@ __all__ = ["Heartbeat"]
 
 
 class Heartbeat:
-    """A context in which ``say`` is called with a sentence every ``every`` seconds, after a first silence of ``after``."""
+    """A context in which ``say`` is called every ``every`` seconds, after a first silence of ``after`` seconds."""
 
     def __init__(self, what: str, say: t.Callable[[str], None], *, after: float = 5.0, every: float = 10.0) -> None:
         self._what = what

@@ -13,7 +13,8 @@ if t.TYPE_CHECKING:
 
 __all__ = ["base_urls", "refusals", "secret_values", "status_lines"]
 
-_HOSTNAME = re.compile(r"^(?=.{1,230}$)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*$")
+_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_HOSTNAME = re.compile(rf"^(?=.{{1,230}}$){_LABEL}(?:\.{_LABEL})*$")
 _ACCOUNT = re.compile(r"^[a-z_][a-z0-9_-]{0,30}\$?$")
 _UNIT = re.compile(r"^[A-Za-z0-9:_.-]{1,200}$")
 _VERSION = re.compile(r"^[0-9]+(\.[0-9]+){1,2}((a|b|rc)[0-9]+)?$")
@@ -59,14 +60,17 @@ _OWNED = {
 }
 
 # Names of options whose value is a secret; a name that ends in _path or _file holds a place, not a secret.
-_SECRET_NAME = re.compile(r"(secret|password|passwd|private_key|api_key|token|signing_key|pepper|credential)", re.IGNORECASE)
-_PLACE_NAME = re.compile(r"(_path|_file|_url|_lifetime|_period|_ttl|_count|_enabled)$|^(enable|disable|allow|require)_", re.IGNORECASE)
+_SECRET_NAME = re.compile(
+    r"(secret|password|passwd|_pass$|private_key|api_key|token|signing_key|pepper|credential)", re.IGNORECASE
+)
+_PLACE_NAME = re.compile(
+    r"(_path|_file|_url|_lifetime|_period|_ttl|_count|_enabled)$|^(enable|disable|allow|require)_", re.IGNORECASE
+)
 
 
 def _server_name_refusal(name: str) -> str | None:
     """Why ``name`` is no server name (Matrix specification, appendices, "Server name"), or ``None``."""
-    allowed = "allowed is a host name such as example.org, an IPv4 address or a bracketed IPv6 address, with an optional :port"
-    host, port = name, ""
+    allowed = "allowed is a host name such as example.org, an IPv4 or bracketed IPv6 address, with an optional :port"
     match = re.match(r"^(\[[0-9A-Fa-f:.]+\]|[^:\[\]]*)(?::([0-9]{1,5}))?$", name)
     if match is None:
         return allowed
@@ -95,9 +99,9 @@ def _refuse_names(settings: Mapping[str, t.Any]) -> Iterator[str]:
     for variable in ("synapse_user", "synapse_group"):
         account = str(settings[variable])
         if not _ACCOUNT.match(account):
-            yield f"{variable} is {account!r}: allowed are lower-case letters, digits, '_' and '-', at most 31, a letter first."
+            yield f"{variable} is {account!r}: allowed are at most 31 lower-case letters, digits, '_' and '-'."
         elif account == "root" and settings["synapse_manage_user"]:
-            yield f"{variable} is 'root': a homeserver needs no privileges; name an account of its own, such as synapse."
+            yield f"{variable} is 'root': a homeserver needs no privileges; name an account of its own."
     unit = str(settings["synapse_service_name"])
     if not _UNIT.match(unit) or unit.endswith(".service"):
         yield f"synapse_service_name is {unit!r}: allowed is a unit's name without '.service', such as matrix-synapse."
@@ -107,9 +111,7 @@ def _refuse_paths(settings: Mapping[str, t.Any]) -> Iterator[str]:
     for variable in _PATHS:
         path = str(settings[variable])
         if not _PLAIN_PATH.match(path) or path == "/" or ".." in path.split("/"):
-            yield (
-                f"{variable} is {path!r}: allowed is an absolute path without spaces, quotes or '..', and not '/' itself."
-            )
+            yield (f"{variable} is {path!r}: allowed is an absolute path, no blanks, quotes or '..', not '/' itself.")
     seen: dict[str, str] = {}
     for variable in _PATHS:
         path = str(settings[variable]).rstrip("/")
@@ -127,7 +129,7 @@ def _refuse_numbers(settings: Mapping[str, t.Any]) -> Iterator[str]:
         yield f"synapse_service_memory_max is {memory!r}: allowed is systemd's notation, such as 4G, 60% or infinity."
     for name, value in settings["synapse_service_environment"].items():
         if not _ENVIRONMENT.match(str(name)) or "\n" in str(value):
-            yield f"synapse_service_environment has {name!r}: allowed are names of environment variables with values of one line."
+            yield f"synapse_service_environment has {name!r}: allowed are variables' names with values of one line."
 
 
 def _refuse_secrets(settings: Mapping[str, t.Any]) -> Iterator[str]:
@@ -136,20 +138,20 @@ def _refuse_secrets(settings: Mapping[str, t.Any]) -> Iterator[str]:
         secret = str(settings[variable])
         if secret and (len(secret) < 16 or secret != secret.strip() or "\n" in secret):
             yield (
-                f"{variable} was given {len(secret)} characters (not shown): allowed is one line of at least 16 characters "
-                "without blanks around it, or nothing, and the host mints one."
+                f"{variable} was given {len(secret)} characters (not shown): allowed is one line of at least 16 "
+                "characters without blanks around it, or nothing, and the host mints one."
             )
     for number, line in enumerate(str(settings["synapse_signing_key_content"]).splitlines(), start=1):
         if line.strip() and not _KEY_LINE.match(line.strip()):
             yield (
-                f"synapse_signing_key_content, line {number} (not shown), is no signing key: allowed are lines of the form "
-                "'ed25519 KEYID BASE64', as they stand in the file that is to be restored."
+                f"synapse_signing_key_content, line {number} (not shown), is no signing key: allowed are lines of the "
+                "form 'ed25519 KEYID BASE64', as they stand in the file that is to be restored."
             )
 
 
 def _refuse_sources(settings: Mapping[str, t.Any]) -> Iterator[str]:
     if settings["synapse_offline"] and not settings["synapse_find_links"]:
-        yield "synapse_offline is true and synapse_find_links is empty: name the folder on the host that holds the wheels."
+        yield "synapse_offline is true and synapse_find_links is empty: name the host's folder with the wheels."
     for variable in ("synapse_public_baseurl", "synapse_public_url", "synapse_index_url"):
         url = str(settings[variable])
         schemes = ("https://", "http://", "file://") if variable == "synapse_index_url" else ("https://", "http://")
@@ -160,7 +162,7 @@ def _refuse_sources(settings: Mapping[str, t.Any]) -> Iterator[str]:
 def _refuse_listeners(settings: Mapping[str, t.Any]) -> Iterator[str]:
     listeners = settings["synapse_listeners"]
     if not listeners:
-        yield "synapse_listeners is empty: a homeserver without a listener answers nobody. Leave the variable out for the default."
+        yield "synapse_listeners is empty: a server without a listener answers nobody. Leave it out for the default."
     taken: dict[tuple[str, int], int] = {}
     for index, listener in enumerate(listeners):
         where = f"synapse_listeners[{index}]"
@@ -175,7 +177,7 @@ def _refuse_listeners(settings: Mapping[str, t.Any]) -> Iterator[str]:
         for address in listener.get("bind_addresses") or [listener.get("bind_address") or "::"]:
             other = taken.setdefault((str(address), port), index)
             if other != index:
-                yield f"{where} wants {address} port {port}, and so does synapse_listeners[{other}]: only one can have it."
+                yield f"{where} wants {address} port {port}, as synapse_listeners[{other}] does: only one can have it."
     tls = [str(index) for index, listener in enumerate(listeners) if listener.get("tls")]
     if tls and not settings["synapse_config"].get("tls_certificate_path"):
         yield (

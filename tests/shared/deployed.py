@@ -94,7 +94,7 @@ async def _carry(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> No
 
 @contextlib.contextmanager
 def relayed(container: str, port: int) -> Iterator[int]:
-    """Open a port on loopback that leads to ``127.0.0.1:port`` inside the container, whose server listens to nobody else."""
+    """Open a port on loopback that leads to ``127.0.0.1:port`` inside the container."""
     ready = threading.Event()
     over = asyncio.Event()
     local: list[int] = []

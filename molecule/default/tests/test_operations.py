@@ -95,7 +95,7 @@ def test_wrong_settings_are_refused_before_anything_is_touched(host: Host, contr
 
 
 def test_no_secret_is_printed(host: Host, controller: Controller) -> None:
-    """A changed deployment, as loud as it gets, with a secret from the inventory and one that stands in the configuration."""
+    """A changed deployment, as loud as it gets, with secrets from the inventory and in the configuration itself."""
     given = "given-by-the-inventory-7fQ2"
     inline = "inline-in-the-options-9xK4"
     run = controller.play(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from ansible_collections.matrix_fleet.synapse.plugins.plugin_utils._settings import (
     base_urls,
     refusals,
@@ -60,7 +61,7 @@ def test_server_names_that_are_allowed(settings: dict[str, t.Any], name: str) ->
         ("synapse_keep_releases", 0, "from 1 to 100"),
         ("synapse_health_timeout", 1, "from 5 to"),
         ("synapse_service_memory_max", "lots", "such as 4G"),
-        ("synapse_service_environment", {"A B": "1"}, "names of environment variables"),
+        ("synapse_service_environment", {"A B": "1"}, "values of one line"),
         ("synapse_macaroon_secret_key", "short", "5 characters (not shown)"),
         ("synapse_signing_key_content", "ed25519 a_1 x", "line 1 (not shown)"),
         ("synapse_offline", True, "synapse_find_links is empty"),
@@ -73,7 +74,9 @@ def test_server_names_that_are_allowed(settings: dict[str, t.Any], name: str) ->
         ("synapse_config", {"signing_key_path": "/x"}, "set synapse_signing_key_path instead"),
     ],
 )
-def test_what_cannot_work_is_refused_by_name(settings: dict[str, t.Any], variable: str, value: t.Any, told: str) -> None:
+def test_what_cannot_work_is_refused_by_name(
+    settings: dict[str, t.Any], variable: str, value: t.Any, told: str
+) -> None:
     sentences = refusals(settings | {variable: value})
     assert len(sentences) == 1
     assert variable in sentences[0]
