@@ -26,6 +26,7 @@ __all__ = [
     "KEEP",
     "Ownership",
     "account_of",
+    "clear",
     "describe",
     "discard",
     "exchange",
@@ -162,11 +163,17 @@ def _leftovers(folder: str, name: str) -> t.Iterator[str]:
                 yield entry.path
 
 
-def _partial(path: str) -> str:
-    """Return the name for a temporary file beside ``path``, after clearing away what an interrupted write left."""
+def clear(path: str) -> None:
+    """Remove what an interrupted write left beside ``path``. Raises ``OSError``."""
     folder, name = os.path.split(path)
     for leftover in list(_leftovers(folder or ".", name)):
         os.unlink(leftover)
+
+
+def _partial(path: str) -> str:
+    """Return the name for a temporary file beside ``path``, after clearing away what an interrupted write left."""
+    clear(path)
+    folder, name = os.path.split(path)
     return os.path.join(folder, f".{name}.{secrets.token_hex(8)}.partial")
 
 

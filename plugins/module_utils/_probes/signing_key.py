@@ -1,0 +1,223 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs inside Synapse's environment: mints keys, computes public halves, asks a server's events who signed them.
+
+Request ``{"mint": [ids that are taken] or null, "derive": {fingerprint: [version, seed]}}``: needs signedjson.
+Request ``{"events": {"server_name", "verify_keys", "database"}, "published": {"server_name", "url", "timeout"}}``:
+gets public keys only, so that it can run as the service's user. Any Python reads SQLite files, signatures need Synapse.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import json
+import os
+import sys
+import urllib.parse
+from typing import Any, Iterable, Iterator
+
+# The environment is only read: no bytecode is to be left in it.
+sys.dont_write_bytecode = True
+
+NEWEST = 20
+OLDEST = 5
+
+
+def mint(taken: list[str]) -> dict[str, str]:
+    """Make a key with an id that its own content gives, and see that it signs."""
+    from signedjson.key import (
+        encode_signing_key_base64,
+        encode_verify_key_base64,
+        generate_signing_key,
+        get_verify_key,
+        read_signing_keys,
+    )
+    from signedjson.sign import sign_json, verify_signed_json
+
+    while True:
+        key = generate_signing_key("new")
+        # Hex digits are within the characters that Matrix allows in a key's id.
+        key.version = "a_" + hashlib.sha256(key.verify_key.encode()).hexdigest()[:8]
+        if "ed25519:" + key.version not in taken:
+            break
+    seed = encode_signing_key_base64(key)
+    (read,) = read_signing_keys([f"ed25519 {key.version} {seed}"])
+    verify_signed_json(sign_json({"minted": True}, "test", read), "test", get_verify_key(key))
+    return {"version": key.version, "seed": seed, "verify_key": encode_verify_key_base64(get_verify_key(key))}
+
+
+def derive(keys: dict[str, list[str]]) -> dict[str, str]:
+    """Return the public half of each key, by the same name."""
+    from signedjson.key import decode_signing_key_base64, encode_verify_key_base64, get_verify_key
+
+    return {
+        name: encode_verify_key_base64(get_verify_key(decode_signing_key_base64("ed25519", version, seed)))
+        for name, (version, seed) in keys.items()
+    }
+
+
+class Database:
+    """Reads from SQLite or PostgreSQL; the statements are written for the first."""
+
+    def __init__(self, request: dict[str, Any]) -> None:
+        self.error = Exception
+        if request.get("path"):
+            import sqlite3
+
+            quoted = urllib.parse.quote(request["path"])
+            self.connection: Any = sqlite3.connect(f"file:{quoted}?mode=ro", uri=True, timeout=10)
+            self.mark = "?"
+        else:
+            import psycopg2
+
+            self.connection = psycopg2.connect(**{"connect_timeout": 10, **request["postgresql"]})
+            self.connection.set_session(readonly=True, autocommit=True)
+            self.mark = "%s"
+
+    def has(self, table: str) -> bool:
+        """Whether Synapse has made the table."""
+        if self.mark == "?":
+            return bool(self.rows("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", [table]))
+        return self.rows("SELECT to_regclass(?)", [table])[0][0] is not None
+
+    def rows(self, statement: str, values: Iterable[object] = ()) -> list[tuple[Any, ...]]:
+        """Return all rows of a query."""
+        cursor = self.connection.cursor()
+        cursor.execute(statement.replace("?", self.mark), list(values))
+        return list(cursor.fetchall())
+
+
+def redactor() -> Any:
+    """Return the function that reduces an event to what is signed, or ``None`` where Synapse cannot be imported."""
+    try:
+        from synapse.api.room_versions import KNOWN_ROOM_VERSIONS
+    except Exception:
+        return None
+    try:
+        from synapse.synapse_rust.events import redact_event_dict as reduce_event
+    except ImportError:
+        from synapse.events.utils import prune_event_dict as reduce_event
+
+    def reduced(room_version: str, event: dict[str, Any]) -> dict[str, Any]:
+        return dict(reduce_event(KNOWN_ROOM_VERSIONS[room_version], event))
+
+    return reduced
+
+
+def verify(event: dict[str, Any], server: str, key_id: str, keys: list[dict[str, str]]) -> dict[str, Any]:
+    """Say which of ``keys`` made the signature ``key_id`` of an event that is reduced already."""
+    from signedjson.key import decode_verify_key_bytes
+    from signedjson.sign import SignatureVerifyException, verify_signed_json
+    from unpaddedbase64 import decode_base64
+
+    same = [key["verify_key"] for key in keys if key["key_id"] == key_id]
+    for verify_key in same:
+        with contextlib.suppress(SignatureVerifyException):
+            verify_signed_json(event, server, decode_verify_key_bytes(key_id, decode_base64(verify_key)))
+            return {"key_id": key_id, "verdict": "ok", "verify_key": verify_key}
+    return {"key_id": key_id, "verdict": "mismatch" if same else "unknown", "verify_key": None}
+
+
+def judge(text: str, room_version: str | None, reduce_event: Any, request: dict[str, Any]) -> dict[str, Any] | None:
+    """Say who signed one event for this server; ``None`` where nobody did."""
+    server = request["server_name"]
+    event = json.loads(text)
+    if not str(event.get("sender", "")).endswith(":" + server):
+        return None
+    signatures = event.get("signatures", {}).get(server, {})
+    found = []
+    for key_id in signatures:
+        try:
+            found.append(verify(reduce_event(room_version, event), server, key_id, request["verify_keys"]))
+        except Exception:  # an unknown room version, or no Synapse: the id alone has to do
+            found.append({"key_id": key_id, "verdict": "unchecked", "verify_key": None})
+    return next((item for item in found if item["verdict"] == "ok"), found[0]) if found else None
+
+
+def own_events(database: Database, server: str) -> Iterator[tuple[str, str | None]]:
+    """Return the newest events of this server, then its oldest; backfilled ones (of a negative order) are left out."""
+    pattern = "%:" + server.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    statement = (
+        "SELECT ej.json, r.room_version FROM events e JOIN event_json ej ON ej.event_id = e.event_id "
+        "LEFT JOIN rooms r ON r.room_id = e.room_id WHERE e.sender LIKE ? ESCAPE '\\' AND e.stream_ordering > 0 "
+    )
+    yield from database.rows(statement + "ORDER BY e.stream_ordering DESC LIMIT ?", [pattern, NEWEST])
+    yield from database.rows(statement + "ORDER BY e.stream_ordering ASC LIMIT ?", [pattern, OLDEST])
+
+
+def read_events(request: dict[str, Any]) -> dict[str, Any]:
+    """Read what a database tells about the life of this server."""
+    found: dict[str, Any] = {"state": "empty", "reason": "", "signatures": []}
+    database = Database(request["database"])
+    if not database.has("events") or not database.has("event_json"):
+        return found
+    rows = list(own_events(database, request["server_name"]))
+    people = database.has("users") and database.rows("SELECT 1 FROM users LIMIT 1")
+    if rows or people:
+        found["state"] = "alive"
+    reduce_event = redactor()
+    for text, room_version in rows:
+        item = judge(text, room_version, reduce_event, request)
+        if item is not None:
+            found["signatures"].append(item)
+    return found
+
+
+def ask_events(request: dict[str, Any]) -> dict[str, Any]:
+    """Read the database, and say why where that is not possible."""
+    absent = {"state": "absent", "reason": "", "signatures": []}
+    path = request["database"].get("path")
+    try:
+        if path and os.stat(path).st_size == 0:
+            return absent
+        return read_events(request)
+    except FileNotFoundError:
+        return absent
+    except Exception as error:  # each driver has its own
+        text = " ".join(str(error).split())
+        if 'database "' in text and text.endswith("does not exist"):
+            return absent
+        return {"state": "unreadable", "reason": text[:300] or type(error).__name__, "signatures": []}
+
+
+def ask_published(request: dict[str, Any]) -> dict[str, str]:
+    """Return the keys that a running server publishes; nothing where it cannot be asked or is another server."""
+    parts = urllib.parse.urlsplit(request["url"])
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    try:
+        connection = kind(parts.hostname or "", parts.port, timeout=request["timeout"])
+        connection.request("GET", parts.path.rstrip("/") + "/_matrix/key/v2/server")
+        document = json.loads(connection.getresponse().read(1024 * 1024))
+        if document["server_name"] != request["server_name"]:
+            return {}
+        return {key_id: str(entry["key"]).rstrip("=") for key_id, entry in document["verify_keys"].items()}
+    except Exception:  # unreachable is no evidence, and neither is nonsense
+        return {}
+
+
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """Do what the request asks."""
+    found: dict[str, Any] = {}
+    if request.get("derive"):
+        found["derived"] = derive(request["derive"])
+    if request.get("mint") is not None:
+        found["minted"] = mint(request["mint"])
+    if request.get("events"):
+        found["events"] = ask_events(request["events"])
+    if request.get("published"):
+        found["published"] = ask_published(request["published"])
+    return found
+
+
+def main() -> None:
+    """Answer one request."""
+    request = json.load(sys.stdin)
+    with contextlib.redirect_stdout(sys.stderr):
+        found = answer(request)
+    sys.stdout.write(json.dumps(found) + "\n")
+
+
+if __name__ == "__main__":
+    main()
