@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Tests against a real Synapse on this machine. Its environment is made by uv from the lock that the collection ships,
+# once for each content of that lock, and handed to the tests as SYNAPSE_VENV.
+#   integration.sh [ARGUMENT of pytest...]
+set -euo pipefail
+root=$(cd "$(dirname "$0")/../.." && pwd -P)
+. "$root/tests/bin/common.sh"
+cd "$root"
+adopt_pip_settings
+# Root's cache is also what the hosts of molecule use; what root wrote, another user could not write to.
+if is_root; then export UV_CACHE_DIR=$root/.cache/uv; fi
+venv=$root/.cache/synapse-venv
+lock_file=$root/.cache/synapse-requirements.txt
+
+make_environment() {
+  local python wanted
+  lock synapse-venv
+  mkdir -p "$root/.cache"
+  PYTHONPATH=$root/plugins/module_utils .venv/bin/python -c 'import _default_lock; print(_default_lock.LOCK)' > "$lock_file"
+  python=$(tests/bin/find_python.sh controller)
+  wanted=$(say "$python" | cat - "$lock_file" tests/bin/integration.sh | sha256sum | cut -d' ' -f1)
+  if [ "$(cat "$venv/.made-from" 2> /dev/null)" != "$wanted" ]; then
+    say "making .cache/synapse-venv with $python"
+    rm -rf "$venv"
+    .venv/bin/uv venv --quiet --python "$python" "$venv"
+    .venv/bin/uv pip install --quiet --python "$venv/bin/python" --require-hashes -r "$lock_file"
+    say "$wanted" > "$venv/.made-from"
+  fi
+  exec 9>&-
+}
+
+make_environment
+export SYNAPSE_VENV=$venv
+if [ $# -eq 0 ]; then set -- tests/integration; fi
+exec .venv/bin/python -m pytest -q "$@"

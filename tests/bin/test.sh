@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Everything that guards the project, in one go; stops at the first failure, and ends with what was run and how long it took.
+#   test.sh            all steps
+#   test.sh --list     their names
+#   test.sh STEP...    these steps alone
+set -euo pipefail
+root=$(cd "$(dirname "$0")/../.." && pwd -P)
+. "$root/tests/bin/common.sh"
+cd "$root"
+
+step_setup() { tests/bin/setup.sh dev; }
+step_unit() { .venv/bin/python -m pytest -q tests/unit; }
+step_lint() { tests/bin/lint.sh; }
+step_sanity() { tests/bin/ansible-test.sh .venv sanity --local; }
+step_newest() { tests/bin/newest.sh; }
+step_build() { tests/bin/build.sh; }
+step_builder() { tests/bin/builder.sh; }
+step_integration() { tests/bin/integration.sh; }
+step_docker() { tests/bin/docker.sh; }
+step_images() { tests/images/build.sh; }
+step_molecule() { tests/bin/molecule.sh "$1"; }
+
+# What finds most mistakes soonest comes first. The scenarios are whatever is in molecule/.
+mapfile -t steps < <(printf '%s\n' setup unit lint build builder sanity newest integration docker images
+  tests/bin/molecule.sh --list | sed '/./s/^/molecule /;/^$/d')
+if [ "${1:-}" = --list ]; then
+  printf '%s\n' "${steps[@]}"
+  exit 0
+fi
+[ $# -eq 0 ] || steps=("$@")
+
+lock test
+times=()
+passed=0
+
+finish() {
+  printf '\n'
+  printf '%s\n' "${times[@]}"
+  printf '%-28s %4d s\n' "in all" "$SECONDS"
+}
+
+for step in "${steps[@]}"; do
+  printf '\n=== %s\n' "$step"
+  begin=$SECONDS
+  read -r name argument <<< "$step"
+  status=0
+  # A shell of its own for each step: inside a condition "set -e" would not end a function at its first failure.
+  (
+    exec 9>&-
+    set -e
+    "step_$name" "$argument"
+  ) &
+  wait $! || status=$?
+  if [ "$status" -ne 0 ]; then
+    times+=("$(printf '%-28s %4d s  FAILED' "$step" $((SECONDS - begin)))")
+    finish
+    say "make test: $passed passed, 1 failed ($step), $((${#steps[@]} - passed - 1)) not run"
+    exit 1
+  fi
+  times+=("$(printf '%-28s %4d s' "$step" $((SECONDS - begin)))")
+  passed=$((passed + 1))
+done
+finish
+say "make test: $passed passed, 0 failed"
