@@ -12,7 +12,7 @@ import re
 import typing as t
 from dataclasses import dataclass, field
 
-from ansible_collections.matrix_fleet.synapse.plugins.module_utils._http import Failure, Response
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._http import NoAnswerError, Response
 
 if t.TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -163,9 +163,9 @@ def _unexpected(answer: Response) -> str:
     return f"status {answer.status} {code}".rstrip()
 
 
-def _answered(name: str, target: str, answer: Response | Failure) -> Check | None:
+def _answered(name: str, target: str, answer: Response | NoAnswerError) -> Check | None:
     """The check that failed because there was no answer or a wrong status, else ``None``."""
-    if isinstance(answer, Failure):
+    if isinstance(answer, NoAnswerError):
         return Check(name, target, False, str(answer))
     if answer.status != 200:
         patience = _SETTLE if 400 <= answer.status < 500 else None
@@ -181,18 +181,18 @@ def _object(answer: Response) -> dict[str, t.Any] | None:
     return body if isinstance(body, dict) else None
 
 
-def judge_health(target: str, answer: Response | Failure) -> Check:
+def judge_health(target: str, answer: Response | NoAnswerError) -> Check:
     """``/health``: 200 says that the process answers there, and no more than that."""
     bad = _answered("health", target, answer)
-    if bad is not None or isinstance(answer, Failure):
+    if bad is not None or isinstance(answer, NoAnswerError):
         return bad or Check("health", target, False, str(answer))
     return Check("health", target, True, "answers", answer.milliseconds)
 
 
-def judge_client(target: str, answer: Response | Failure) -> Check:
+def judge_client(target: str, answer: Response | NoAnswerError) -> Check:
     """``/_matrix/client/versions`` names the versions of the client API."""
     bad = _answered("client", target, answer)
-    if bad is not None or isinstance(answer, Failure):
+    if bad is not None or isinstance(answer, NoAnswerError):
         return bad or Check("client", target, False, str(answer))
     versions = (_object(answer) or {}).get("versions")
     if not isinstance(versions, list) or not versions:
@@ -205,9 +205,9 @@ def _same_version(running: str, expected: str) -> bool:
     return running.split(" ", 1)[0] == expected.split(" ", 1)[0]
 
 
-def running_version(answer: Response | Failure) -> str | None:
+def running_version(answer: Response | NoAnswerError) -> str | None:
     """Return the version that a server says it runs: in its federation answer, or in its header ``Server``."""
-    if isinstance(answer, Failure) or answer.status != 200:
+    if isinstance(answer, NoAnswerError) or answer.status != 200:
         return None
     server = (_object(answer) or {}).get("server")
     if isinstance(server, dict) and isinstance(server.get("version"), str):
@@ -216,10 +216,10 @@ def running_version(answer: Response | Failure) -> str | None:
     return match.group(1) if match else None
 
 
-def judge_federation(target: str, answer: Response | Failure, expected: str | None) -> Check:
+def judge_federation(target: str, answer: Response | NoAnswerError, expected: str | None) -> Check:
     """``/_matrix/federation/v1/version``: the code that runs is the code that is installed."""
     bad = _answered("federation", target, answer)
-    if bad is not None or isinstance(answer, Failure):
+    if bad is not None or isinstance(answer, NoAnswerError):
         return bad or Check("federation", target, False, str(answer))
     server = (_object(answer) or {}).get("server")
     running = server.get("version") if isinstance(server, dict) else None
@@ -235,10 +235,10 @@ def judge_federation(target: str, answer: Response | Failure, expected: str | No
     return Check("federation", target, True, f"Synapse {running}", answer.milliseconds)
 
 
-def judge_metrics(target: str, answer: Response | Failure) -> Check:
+def judge_metrics(target: str, answer: Response | NoAnswerError) -> Check:
     """A listener for Prometheus serves Synapse's metrics."""
     bad = _answered("metrics", target, answer)
-    if bad is not None or isinstance(answer, Failure):
+    if bad is not None or isinstance(answer, NoAnswerError):
         return bad or Check("metrics", target, False, str(answer))
     if b"synapse_" not in answer.body:
         return Check("metrics", target, False, "no metric of Synapse is in the answer", answer.milliseconds, _SETTLE)
@@ -272,9 +272,10 @@ def _key_difference(published: Mapping[str, str], expected: Mapping[str, str], s
     return f"the server publishes the key {served}, but {source} holds {wanted}"
 
 
-def _key_fault(  # noqa: C901, one refusal a line
+def _key_fault(
     document: Mapping[str, t.Any],
     published: Published,
+    *,
     server_name: str | None,
     expected: Mapping[str, str] | None,
     source: str,
@@ -314,7 +315,7 @@ def _signature_fault(signatures: Mapping[str, str] | None, published: Published)
 
 def judge_key(
     target: str,
-    answer: Response | Failure,
+    answer: Response | NoAnswerError,
     *,
     server_name: str | None,
     expected: Mapping[str, str] | None,
@@ -325,18 +326,18 @@ def judge_key(
 ) -> Check:
     """``/_matrix/key/v2/server``: the server's own name, the key of the key file, signed with it, still valid.
 
-    ``expected`` maps key ids to unpadded base64 as ``source`` has them (``None``: not compared); ``signatures`` maps key
-    ids to what is wrong with the signature (``None``: not verified); ``problem`` says why keys could not be compared
-    or signatures not be verified although that was asked for.
+    ``expected`` maps key ids to unpadded base64 as ``source`` has them (``None``: not compared); ``signatures`` maps
+    key ids to what is wrong with the signature (``None``: not verified); ``problem`` says why keys could not be
+    compared, or signatures not be verified, although that was asked for.
     """
     bad = _answered("key", target, answer)
-    if bad is not None or isinstance(answer, Failure):
+    if bad is not None or isinstance(answer, NoAnswerError):
         return bad or Check("key", target, False, str(answer))
     document = _object(answer)
     published = published_keys(document)
     if document is None or published is None:
         return Check("key", target, False, "the answer is not a key document", answer.milliseconds, _SETTLE)
-    fault = _key_fault(document, published, server_name, expected, source, now_ms)
+    fault = _key_fault(document, published, server_name=server_name, expected=expected, source=source, now_ms=now_ms)
     fault = fault or _signature_fault(signatures, published) or problem
     if fault is not None:
         return Check("key", target, False, fault, answer.milliseconds, _SETTLE)
@@ -348,11 +349,11 @@ def judge_key(
     return Check("key", target, True, detail, answer.milliseconds)
 
 
-def judge_well_known(kind: str, target: str, answer: Response | Failure) -> Check:
+def judge_well_known(kind: str, target: str, answer: Response | NoAnswerError) -> Check:
     """``/.well-known/matrix/client`` and ``.../server`` are JSON objects that name the server. ``kind`` says which."""
     name = f"well_known_{kind}"
     bad = _answered(name, target, answer)
-    if bad is not None or isinstance(answer, Failure):
+    if bad is not None or isinstance(answer, NoAnswerError):
         return bad or Check(name, target, False, str(answer))
     body = _object(answer) or {}
     if kind == "client":
@@ -369,9 +370,9 @@ def judge_well_known(kind: str, target: str, answer: Response | Failure) -> Chec
     return Check(name, target, True, f"points to {value}", answer.milliseconds)
 
 
-def judge_certificate(target: str, days: float | Failure, min_days: float, milliseconds: float) -> Check:
+def judge_certificate(target: str, days: float | NoAnswerError, min_days: float, milliseconds: float) -> Check:
     """A certificate is valid for its name, and stays so for ``min_days``."""
-    if isinstance(days, Failure):
+    if isinstance(days, NoAnswerError):
         return Check("tls", target, False, str(days), milliseconds, None if days.refused else _SETTLE)
     if days < min_days:
         detail = f"the certificate expires in {days:.1f} days, fewer than {min_days:g}"
@@ -419,16 +420,17 @@ def _unit_fault(unit: Unit, restarts_before: int, now: float) -> tuple[str, floa
     if unit.active == "failed":
         return f"the service has failed{_ended(unit)}", 0.0
     loops = unit.restarts - restarts_before >= _RESTARTS_IN_WAIT
-    if unit.sub == "auto-restart" or (loops and unit.active != "active"):
-        text = f"the service keeps ending and was restarted {unit.restarts} times{_ended(unit)}"
-        return text, 0.0 if loops else None
+    if loops and unit.active != "active":
+        return f"the service keeps ending: it was restarted {unit.restarts} times{_ended(unit)}", 0.0
+    if unit.sub == "auto-restart":
+        return f"the service has ended{_ended(unit)}, and systemd is about to start it again", None
     if unit.active in ("inactive", ""):
         return f"the service is not running{_ended(unit)}", 2.0
     if unit.active not in ("active", "reloading", "refreshing"):
         return f"the service is {unit.active} ({unit.sub})", None
     young = unit.active_since is not None and now - unit.active_since < _YOUNG
     if loops or (unit.restarts >= _RESTARTS and young):
-        return f"the service keeps ending: it was restarted {unit.restarts} times and is up again since moments ago", 0.0
+        return f"the service keeps ending: it was restarted {unit.restarts} times, and is up since moments ago", 0.0
     return None
 
 
@@ -461,15 +463,29 @@ def judge_process(process: Process, milliseconds: float = 0.0) -> Check:
     return Check("process", process.pid_file, True, f"pid {process.pid}", milliseconds)
 
 
-_ORDER = ("process", "health", "client", "federation", "key", "metrics", "well_known_client", "well_known_server", "tls")
+_ORDER = (
+    "process",
+    "health",
+    "client",
+    "federation",
+    "key",
+    "metrics",
+    "well_known_client",
+    "well_known_server",
+    "tls",
+)
 
 _ADVICE = {
     "process": "mend what the server says, then start it again",
     "health": "see whether the server listens there: the option listeners, and who else holds that port",
     "client": "see that this listener has the resource client",
-    "federation": "restart the server if another version was installed, and see that this listener has the resource federation",
-    "key": "compare the key file with signing_key_path in the configuration, and restart the server if the file is right; "
-    "do not make a new key",
+    "federation": (
+        "restart the server if another version was installed, and see that this listener has the resource federation"
+    ),
+    "key": (
+        "compare the key file with signing_key_path in the configuration, and restart the server if the file is right; "
+        "do not make a new key"
+    ),
     "metrics": "set enable_metrics, and see that this listener is of type metrics",
     "well_known_client": "see what serves /.well-known/matrix/ for the server's name",
     "well_known_server": "see what serves /.well-known/matrix/ for the server's name",
@@ -488,9 +504,12 @@ def explain(checks: Sequence[Check], reason: str | None, waited: float | None) -
     root = failing[0]
     after = "" if waited is None else f" after {waited:.0f} s"
     sentences = [f"The homeserver is not healthy{after}: {root.detail} ({root.name} {root.target})."]
-    others = [f"{check.name} {check.target}: {check.detail}" for check in failing[1:]]
+    others: dict[tuple[str, str], list[str]] = {}
+    for check in failing[1:]:
+        others.setdefault((check.target, check.detail), []).append(check.name)
     if others:
-        sentences.append(f"Also failing: {'; '.join(others)}.")
+        texts = [f"{', '.join(names)} {target}: {detail}" for (target, detail), names in others.items()]
+        sentences.append(f"Also failing: {'; '.join(texts)}.")
     if reason is not None:
         sentences.append(f"Its own words: {reason.rstrip('.')}.")
     advice = _ADVICE[root.name]

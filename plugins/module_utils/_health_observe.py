@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _health, _http, _logs
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._health import Check, Listener, Process, Unit
-from ansible_collections.matrix_fleet.synapse.plugins.module_utils._http import Failure, Response
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._http import NoAnswerError, Response
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._probes import verify_key
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import SynapseError, ask_python
 
@@ -35,7 +35,7 @@ _LOG_TAIL = 256 * 1024  # bytes
 _MINUTE = 60.0
 
 T = t.TypeVar("T")
-Answer = t.Union[Response, Failure]
+Answer = t.Union[Response, NoAnswerError]
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,8 @@ def observe_unit(run: Runner, unit: str) -> Unit:
     result = run(["systemctl", "show", "--property", _UNIT_PROPERTIES, "--", unit], timeout=15.0)
     if result.rc != 0:
         raise SynapseError(
-            f"systemctl cannot say anything about {unit}: {_last(result.stderr) or f'rc={result.rc}'}. "
-            "Where there is no systemd, give pid_file instead of unit."
+            f"systemctl cannot say anything about {unit}: {_last(result.stderr) or f'rc={result.rc}'} "
+            "(where there is no systemd, give pid_file instead of unit)."
         )
     return _health.parse_unit(unit, result.stdout)
 
@@ -168,7 +168,7 @@ def _in_parallel(questions: list[_Question], timeout: float) -> dict[tuple[str, 
     def work(question: _Question) -> None:
         try:
             answers[question.name, question.target] = question.ask(timeout)
-        except Failure as failure:
+        except NoAnswerError as failure:
             answers[question.name, question.target] = failure
 
     threads = [threading.Thread(target=work, args=(question,), daemon=True) for question in questions]
@@ -177,7 +177,7 @@ def _in_parallel(questions: list[_Question], timeout: float) -> dict[tuple[str, 
     deadline = time.monotonic() + timeout + 0.5
     for thread in threads:
         thread.join(max(deadline - time.monotonic(), 0.0))
-    overdue = Failure(f"no answer within {timeout:.3g} s")
+    overdue = NoAnswerError(f"no answer within {timeout:.3g} s")
     return {(item.name, item.target): answers.get((item.name, item.target), overdue) for item in questions}
 
 
@@ -208,9 +208,7 @@ class _Watch:
         tls_name = name.partition(":")[0] if name and inward else None
 
         def ask(timeout: float) -> Response:
-            return _http.request(
-                target, path, timeout=timeout, context=context, tls_name=tls_name, redirects=redirects
-            )
+            return _http.request(target, path, timeout=timeout, context=context, tls_name=tls_name, redirects=redirects)
 
         return ask
 
@@ -234,9 +232,7 @@ class _Watch:
 
         def ask(timeout: float) -> tuple[float, float]:
             started = time.monotonic()
-            days = _http.certificate_days(
-                item.host, item.port, name=item.server_name, timeout=timeout, context=context
-            )
+            days = _http.certificate_days(item.host, item.port, name=item.server_name, timeout=timeout, context=context)
             return days, (time.monotonic() - started) * 1000
 
         return ask
@@ -247,7 +243,11 @@ class _Watch:
             if self.process is not None and started - self.unit_seen < 0.4:
                 return self.process
             self.unit_seen = started
-            self.unit = observe_unit(self.run, self.wanted.unit)
+            try:
+                self.unit = observe_unit(self.run, self.wanted.unit)
+            except SynapseError as error:
+                self.process = Check("process", self.wanted.unit, False, error.msg.rstrip("."), 0.0, 0.0)
+                return self.process
             if self.restarts_before is None:
                 self.restarts_before = self.unit.restarts
             now = time.monotonic()
@@ -289,9 +289,9 @@ class _Watch:
         judges = {"health": _health.judge_health, "client": _health.judge_client, "metrics": _health.judge_metrics}
         return judges[name](target, answer)
 
-    def _judge_certificate(self, target: str, answer: tuple[float, float] | Failure) -> Check:
+    def _judge_certificate(self, target: str, answer: tuple[float, float] | NoAnswerError) -> Check:
         limit = next(item.min_days for item in self.wanted.certificates if f"{item.host}:{item.port}" == target)
-        if isinstance(answer, Failure):
+        if isinstance(answer, NoAnswerError):
             return _health.judge_certificate(target, answer, limit, 0.0)
         return _health.judge_certificate(target, answer[0], limit, answer[1])
 
@@ -340,7 +340,7 @@ def _documents(answers: Mapping[tuple[str, str], Answer]) -> dict[str, t.Any]:
     """The key documents among the answers, by URL."""
     found = {}
     for (_name, target), answer in answers.items():
-        if isinstance(answer, Failure) or answer.status != 200:
+        if isinstance(answer, NoAnswerError) or answer.status != 200:
             continue
         try:
             document = answer.json()
@@ -368,7 +368,7 @@ def _hopeless(checks: list[Check], failing_since: dict[tuple[str, str], float], 
 def prove(run: Runner, wanted: Wanted) -> Outcome:
     """Look at the server, with ``wanted.wait`` until it is well, until it is past hope or until the time is over.
 
-    Raises ``SynapseError`` where a URL, the certificate bundle or systemd cannot be used at all.
+    Raises ``SynapseError`` where a URL or the certificate bundle cannot be used at all.
     """
     started = time.monotonic()
     watch = _Watch(run, wanted)

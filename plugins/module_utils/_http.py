@@ -24,13 +24,13 @@ if t.TYPE_CHECKING:
 
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import SynapseError
 
-__all__ = ["Failure", "Response", "Target", "certificate_days", "parse_target", "request", "tls_context"]
+__all__ = ["NoAnswerError", "Response", "Target", "certificate_days", "parse_target", "request", "tls_context"]
 
 _LIMIT = 1024 * 1024
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 
-class Failure(Exception):
+class NoAnswerError(Exception):
     """No answer came. ``str()`` says why in a clause: ``connection refused``; ``refused`` tells that nobody listens."""
 
     def __init__(self, reason: str, *, refused: bool = False) -> None:
@@ -133,28 +133,30 @@ def _hang_up(connection: socket.socket) -> None:
         socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
 
-def _reason(error: BaseException, timeout: float, overdue: bool) -> Failure:
+def _reason(error: BaseException, timeout: float, overdue: bool) -> NoAnswerError:
     """Say in a clause why no answer came."""
     if overdue or isinstance(error, socket.timeout):
-        return Failure(f"no answer within {timeout:.3g} s")
+        return NoAnswerError(f"no answer within {timeout:.3g} s")
     if isinstance(error, ssl.SSLCertVerificationError):
-        return Failure(f"the certificate is not accepted: {error.verify_message}")
+        return NoAnswerError(f"the certificate is not accepted: {error.verify_message}")
     if isinstance(error, ssl.SSLError):
-        return Failure(f"TLS failed: {(error.reason or str(error)).replace('_', ' ').lower()}")
+        return NoAnswerError(f"TLS failed: {(error.reason or str(error)).replace('_', ' ').lower()}")
     if isinstance(error, socket.gaierror):
-        return Failure(f"the name does not resolve: {error.strerror}")
+        return NoAnswerError(f"the name does not resolve: {error.strerror}")
     if isinstance(error, (ConnectionRefusedError, FileNotFoundError)):
         text = "nobody listens there" if isinstance(error, ConnectionRefusedError) else "there is no such socket"
-        return Failure(f"{text} ({(error.strerror or 'refused').lower()})", refused=True)
+        return NoAnswerError(f"{text} ({(error.strerror or 'refused').lower()})", refused=True)
     if isinstance(error, http.client.RemoteDisconnected):
-        return Failure("the connection was closed without an answer")
+        return NoAnswerError("the connection was closed without an answer")
     if isinstance(error, OSError):
-        return Failure((error.strerror or str(error) or type(error).__name__).lower())
-    return Failure(f"the answer is not HTTP ({type(error).__name__})")
+        return NoAnswerError((error.strerror or str(error) or type(error).__name__).lower())
+    return NoAnswerError(f"the answer is not HTTP ({type(error).__name__})")
 
 
 @contextlib.contextmanager
-def _opened(target: Target, timeout: float, context: ssl.SSLContext | None, name: str | None) -> Iterator[socket.socket]:
+def _opened(
+    target: Target, timeout: float, context: ssl.SSLContext | None, name: str | None
+) -> Iterator[socket.socket]:
     """Connect, TLS included, and hang up at the end of ``timeout`` seconds whatever then goes on."""
     started = time.monotonic()
     overdue = threading.Event()
@@ -183,7 +185,7 @@ def _opened(target: Target, timeout: float, context: ssl.SSLContext | None, name
         timer.start()
         yield connection
         if overdue.is_set():
-            raise Failure(f"no answer within {timeout:.3g} s")
+            raise NoAnswerError(f"no answer within {timeout:.3g} s")
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise _reason(error, timeout, overdue.is_set()) from error
     finally:
@@ -196,6 +198,7 @@ def _opened(target: Target, timeout: float, context: ssl.SSLContext | None, name
 def _once(
     target: Target,
     path: str,
+    *,
     method: str,
     body: bytes | None,
     headers: Mapping[str, str],
@@ -212,7 +215,7 @@ def _once(
         data = answer.read(limit + 1)
         found = {key.lower(): value for key, value in answer.getheaders()}
     if len(data) > limit:
-        raise Failure(f"the answer is larger than {limit} bytes")
+        raise NoAnswerError(f"the answer is larger than {limit} bytes")
     return Response(answer.status, found, data, (time.monotonic() - started) * 1000)
 
 
@@ -233,7 +236,7 @@ def request(
 
     ``timeout`` is in seconds and bounds the whole request (each hop where ``redirects`` are followed); ``limit`` is in
     bytes. ``tls_name`` is the name that the certificate has to carry where it is not the host of the URL.
-    Raises ``Failure`` where no HTTP answer comes.
+    Raises ``NoAnswerError`` where no HTTP answer comes.
     """
     sent = {"Accept": "application/json", "User-Agent": "matrix_fleet.synapse", "Connection": "close"}
     sent.update(headers or {})
@@ -242,16 +245,26 @@ def request(
         body = json.dumps(json_body).encode("utf-8")
         sent["Content-Type"] = "application/json"
     for _hop in range(redirects + 1):
-        answer = _once(target, path, method, body, sent, timeout, context, tls_name, limit)
+        answer = _once(
+            target,
+            path,
+            method=method,
+            body=body,
+            headers=sent,
+            timeout=timeout,
+            context=context,
+            name=tls_name,
+            limit=limit,
+        )
         location = answer.headers.get("location")
         if not redirects or answer.status not in _REDIRECTS or location is None:
             return answer
         try:
             following = parse_target(urllib.parse.urljoin(target.url + path, location))
         except SynapseError:
-            raise Failure("it redirects to something that is not a web address") from None
+            raise NoAnswerError("it redirects to something that is not a web address") from None
         target, path, tls_name = following, "", None
-    raise Failure(f"it redirects more than {redirects} times")
+    raise NoAnswerError(f"it redirects more than {redirects} times")
 
 
 def certificate_days(
@@ -259,11 +272,11 @@ def certificate_days(
 ) -> float:
     """Return for how many more days the certificate served at ``host:port`` is valid.
 
-    Raises ``Failure`` where there is none, or where it is not valid for ``name`` (default: ``host``).
+    Raises ``NoAnswerError`` where there is none, or where it is not valid for ``name`` (default: ``host``).
     """
     target = Target(f"https://{host}:{port}", "https", host, port)
     with _opened(target, timeout, context, name) as connection:
         certificate = t.cast("ssl.SSLSocket", connection).getpeercert()
     if not certificate:
-        raise Failure("no certificate was served")
+        raise NoAnswerError("no certificate was served")
     return (ssl.cert_time_to_seconds(str(certificate["notAfter"])) - time.time()) / 86400

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import re
+import typing as t
 
 __all__ = ["decisive_line", "latest_start", "redact"]
 
@@ -19,13 +20,18 @@ _LEVEL = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[,.]\d+ - \S+ - \d+ - (ERRO
 _TRACEBACK = re.compile(r"^(\s*)Traceback \(most recent call last\):\s*$")
 _DIRECT_CAUSE = "The above exception was the direct cause of the following exception:"
 _DURING = "During handling of the above exception, another exception occurred:"
+# What systemd says of a unit. In a journal it follows at once: journald keeps no blank lines.
+_SYSTEMD = re.compile(
+    r"^(?:[\w@:.\\-]+\.(?:service|scope|target|socket): "
+    r"|(?:Starting|Started|Stopping|Stopped|Failed to start|Reloading|Reloaded) .*\.(?:\.\.)?$)"
+)
 _EXCEPTION = re.compile(r"^[A-Za-z_][\w.]*(?::|$)")
 # The option that Synapse was reading when a value made it stumble is visible in the source line alone.
-_CONFIG_FRAME = re.compile(r'^\s*File ".*/synapse/config/\w+\.py", line \d+')
+_CONFIG_FRAME = re.compile(r'^\s*File ".*/synapse/config/(\w+)\.py", line \d+')
 _OPTION = re.compile(r"""(?:\.get\(|\[)["'](\w+)["']""")
 _CONFIG_ERROR = re.compile(r"^\s*Error in configuration(?: at '([^']*)')?:\s*$")
 
-# One line that says it all, the most telling kind first: (expression, whether the last match counts rather than the first).
+# One line that says it all, the most telling kind first.
 _LINES = tuple(
     re.compile(pattern)
     for pattern in (
@@ -41,12 +47,13 @@ _LINES = tuple(
         r"(?:^|\W)(?:start operation timed out|Start operation timed out)",
         r"Main process exited, code=(?:killed|dumped).*",
         r"FATAL: .+",
+        r"^\s*(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception): .+",
     )
 )
 
 _SECRET = re.compile(
     r"""(?ix)
-    (["']?\b[\w.-]*(?:password|passwd|secret|passphrase|api_?key|private_?key|access_token|as_token|hs_token|token)[\w-]*["']?
+    (["']?\b[\w.-]*(?:password|passwd|secret|passphrase|api_?key|private_?key|token)[\w-]*["']?
      \s*[=:]\s*)
     (?: "(?:[^"\\]|\\.)*" | '(?:[^'\\]|\\.)*' | [^\s,;&)}\]"']+ )
     """
@@ -57,6 +64,14 @@ _BEARER = re.compile(r"(?i)\b(bearer\s+)\S+")
 _SYNAPSE_TOKEN = re.compile(r"\b(?:syt|syl|syr|mct|mcr)_[A-Za-z0-9_]{8,}")
 # A path after a word such as password_path is not a secret, and is what the operator needs to see.
 _PATH_OPTION = re.compile(r"(?i)(?:_path|_file|file|path)[\"']?\s*[=:]\s*$")
+
+
+class _Raised(t.NamedTuple):
+    """An exception in a traceback: its text, where in the configuration, whether the next one follows from it."""
+
+    text: str
+    place: str | None
+    is_cause: bool = False
 
 
 def _hide(match: re.Match[str]) -> str:
@@ -87,87 +102,116 @@ def _one_line(parts: list[str]) -> str:
     return line if len(line) <= _LENGTH else line[: _LENGTH - 3].rstrip() + "..."
 
 
+def _ends(line: str) -> bool:
+    """Whether a message of several lines does not go on here: a blank line, another entry or message begins."""
+    return (
+        not line.strip()
+        or line.startswith(("***", "Traceback (", _DIRECT_CAUSE, _DURING, "Error in configuration"))
+        or _PREFIX.match(line) is not None
+        or _SYSTEMD.match(line) is not None
+    )
+
+
 def _configuration_error(lines: list[str]) -> str | None:
-    """The last paragraph "Error in configuration" that Synapse prints (synapse/config/_base.py, format_config_error)."""
+    """The last paragraph "Error in configuration" (synapse/config/_base.py, format_config_error)."""
     for index in range(len(lines) - 1, -1, -1):
         match = _CONFIG_ERROR.match(lines[index])
         if match is None:
             continue
         paragraph = [lines[index].strip()]
         for line in lines[index + 1 :]:
-            if not line.strip():
-                break
-            if line.startswith(("***", "Traceback")) or _PREFIX.match(line):
+            if _ends(line):
                 break
             paragraph.append(line)
         return _one_line(paragraph)
     return None
 
 
-def _exceptions(lines: list[str], start: int, indent: str) -> tuple[list[tuple[str, str | None, bool]], int]:
-    """Read a chain of tracebacks from line ``start``: (exception, option being read, is direct cause of the next)."""
-    chain: list[tuple[str, str | None, bool]] = []
+def _strip(line: str, indent: str) -> str:
+    return line[len(indent) :] if line.startswith(indent) else line.strip()
+
+
+def _skip_blank(lines: list[str], index: int) -> int:
+    while index < len(lines) and not lines[index].strip():
+        index += 1
+    return index
+
+
+def _place(frame: str, source: str) -> str | None:
+    """What a stack frame within Synapse's configuration tells: the option, or at least the file and its line."""
+    match = _CONFIG_FRAME.match(frame)
+    if match is None:
+        return None
+    option = _OPTION.search(source)
+    if option is not None:
+        return f"(while reading the option {option.group(1)})"
+    return None if match.group(1) == "_base" else f"(in synapse/config/{match.group(1)}.py: {source.strip()})"
+
+
+def _exception(lines: list[str], start: int, indent: str) -> tuple[_Raised | None, int]:
+    """Read the traceback whose first line is before ``start``; return the exception and the line after it."""
+    place: str | None = None
     index = start
     while index < len(lines):
-        text = lines[index][len(indent) :] if lines[index].startswith(indent) else lines[index]
-        if not text.startswith("Traceback ("):
+        text = _strip(lines[index], indent)
+        if not text.strip() or _PREFIX.match(text):
+            return None, index
+        if not text[0].isspace() and _EXCEPTION.match(text):
             break
+        if index + 1 < len(lines):
+            place = _place(text, lines[index + 1]) or place
         index += 1
-        option: str | None = None
-        message: list[str] = []
-        while index < len(lines):
-            text = lines[index][len(indent) :] if lines[index].startswith(indent) else lines[index].strip()
-            if message:
-                # The text of an exception may have several lines; a blank one, or a line of the log, ends it.
-                if not text.strip() or _PREFIX.match(text) or text.startswith("***"):
-                    break
-                message.append(text)
-            elif _CONFIG_FRAME.match(text) and index + 1 < len(lines):
-                found = _OPTION.search(lines[index + 1])
-                option = found.group(1) if found else option
-            elif text and not text[0].isspace() and _EXCEPTION.match(text):
-                message.append(text)
-            elif not text.strip() or _PREFIX.match(text):
-                break
-            index += 1
-        if not message:
+    message: list[str] = []
+    while index < len(lines):
+        text = _strip(lines[index], indent)
+        if _ends(text):
             break
-        while index < len(lines) and not lines[index].strip():
-            index += 1
+        message.append(text)
+        index += 1
+    return (_Raised(" ".join(message), place) if message else None), index
+
+
+def _chain(lines: list[str], start: int, indent: str) -> tuple[list[_Raised], int]:
+    """Read the tracebacks that begin at line ``start`` and belong together, the first one first."""
+    chain: list[_Raised] = []
+    index = start
+    while index < len(lines) and _strip(lines[index], indent).startswith("Traceback ("):
+        raised, index = _exception(lines, index + 1, indent)
+        if raised is None:
+            break
+        index = _skip_blank(lines, index)
         link = lines[index].strip() if index < len(lines) else ""
-        chain.append((" ".join(message), option, link == _DIRECT_CAUSE))
+        chain.append(raised._replace(is_cause=link == _DIRECT_CAUSE))
         if link not in (_DIRECT_CAUSE, _DURING):
             break
-        index += 1
-        while index < len(lines) and not lines[index].strip():
-            index += 1
+        index = _skip_blank(lines, index + 1)
     return chain, index
 
 
 def _traceback(lines: list[str]) -> str | None:
     """The exception of the last traceback, with the one that caused it."""
-    found: list[tuple[str, str | None, bool]] = []
+    chain: list[_Raised] = []
     index = 0
     while index < len(lines):
         match = _TRACEBACK.match(lines[index])
         if match is None:
             index += 1
             continue
-        chain, end = _exceptions(lines, index, match.group(1))
-        found = chain or found
+        found, end = _chain(lines, index, match.group(1))
+        chain = found or chain
         index = max(end, index + 1)
-    if not found:
+    if not chain:
         return None
-    last, option, _direct = found[-1]
-    root = last
-    for exception, read, direct in reversed(found[:-1]):
-        if not direct:
+    last = root = chain[-1]
+    place = last.place
+    for raised in reversed(chain[:-1]):
+        if not raised.is_cause:
             break
-        root, option = exception, read or option
-    parts = [root] if root is last or len(last) > 120 else [f"{last}:", root]
-    if option is not None:
-        parts.append(f"(while reading the option {option})")
-    return _one_line(parts)
+        root, place = raised, raised.place or place
+    parts = [root.text] if root is last or len(last.text) > 120 else [f"{last.text}:", root.text]
+    line = _one_line(parts)
+    # A path in the message says more than the line of code; an option always helps. Code holds no values to mask.
+    return line if place is None or ("/" in line and "option" not in place) else f"{line} {place}"
 
 
 def _telling(lines: list[str]) -> str | None:

@@ -9,14 +9,14 @@ module: synapse_health
 short_description: The verdict on a running homeserver
 version_added: 0.1.0
 description:
-  - Asks a running Synapse what only a healthy one can answer, all in one task. The process is alive and does not restart
-    over and over; each listener answers C(/health), C(/_matrix/client/versions) and C(/_matrix/federation/v1/version);
-    the version that runs is the one that is installed; the published key carries the server's name, is the one in the key
-    file, is still valid, and signed the answer.
+  - Asks a running Synapse what only a healthy one can answer, all in one task. The process is alive and does not
+    restart over and over; each listener answers C(/health), C(/_matrix/client/versions) and
+    C(/_matrix/federation/v1/version); the version that runs is the one that is installed; the published key
+    carries the server's name, is the one in the key file, is still valid, and signed the answer.
   - On request it also looks at C(/.well-known/matrix/client) and C(/.well-known/matrix/server), and at how long
     certificates are still valid.
-  - A server that is not healthy fails the task, with the root cause, every failing check, and the line of the server's own
-    journal or log that says why. Values that look like secrets are masked in it.
+  - A server that is not healthy fails the task, with the root cause, every failing check, and the line of the
+    server's own journal or log that says why. Values that look like secrets are masked in it.
   - Changes nothing. Needs nothing on the host but Python; signatures are verified inside Synapse's own environment.
 author: Matrix Fleet maintainers (@matrix-fleet)
 extends_documentation_fragment:
@@ -30,10 +30,11 @@ attributes:
 options:
   urls:
     description:
-      - The listeners that serve clients and federation. Each is a base URL, as C(http://127.0.0.1:8008), or C(unix:/path) for a
-        unix socket.
-      - An element may also be a mapping with V(url) and V(resources), a list of V(client), V(federation), V(health) and
-        V(metrics), for a listener that serves only some of them. A plain URL stands for the first three.
+      - The listeners that serve clients and federation. Each is a base URL, as C(http://127.0.0.1:8008), or
+        C(unix:/path) for a unix socket.
+      - An element may also be a mapping with V(url) and V(resources), a list of V(client), V(federation),
+        V(health) and V(metrics), for a listener that serves only some of them. A plain URL stands for the first
+        three.
       - A listener with TLS that is named by its address (C(https://127.0.0.1:8448)) has to show a certificate for
         O(server_name).
     type: list
@@ -51,7 +52,8 @@ options:
     type: str
   signing_key_path:
     description:
-      - The key file on the host that the published key is compared with. Needs O(python). Only the public halves leave it.
+      - The key file on the host that the published key is compared with. Needs O(python). Only the public halves
+        leave it.
     type: path
   verify_keys:
     description:
@@ -59,13 +61,13 @@ options:
     type: dict
   python:
     description:
-      - The interpreter of Synapse's environment, for example C(/var/lib/synapse/venv/bin/python). It verifies signatures, and
-        the version installed beside it is the one that has to be running.
+      - The interpreter of Synapse's environment, for example C(/var/lib/synapse/venv/bin/python). It verifies
+        signatures, and the version installed beside it is the one that has to be running.
     type: path
   user:
     description:
-      - The user that O(python) runs as. By default this is the user of the task, and where that is root, the owner of the
-        environment.
+      - The user that O(python) runs as. By default this is the user of the task, and where that is root, the owner
+        of the environment.
     type: str
   version:
     description:
@@ -120,8 +122,8 @@ options:
     type: path
   wait:
     description:
-      - Whether to wait until the server is healthy. The wait ends early where it is hopeless, as when the service has failed,
-        keeps restarting, or its process is gone.
+      - Whether to wait until the server is healthy. The wait ends early where it is hopeless, as when the service
+        has failed, keeps restarting, or its process is gone.
     type: bool
     default: false
   timeout:
@@ -188,8 +190,8 @@ checks:
   contains:
     name:
       description: >-
-        The kind of check, one of V(process), V(health), V(client), V(federation), V(key), V(metrics), V(well_known_client),
-        V(well_known_server), V(tls).
+        The kind of check, one of V(process), V(health), V(client), V(federation), V(key), V(metrics),
+        V(well_known_client), V(well_known_server), V(tls).
       type: str
       sample: federation
     target:
@@ -212,7 +214,8 @@ reason:
   description: The line of the server's journal or log that says why it is not healthy, secrets masked.
   returned: when the server is not healthy and says why
   type: str
-  sample: "twisted.internet.error.CannotListenError: Couldn't listen on 127.0.0.1:8008: [Errno 98] Address already in use."
+  sample: >-
+    twisted.internet.error.CannotListenError: Couldn't listen on 127.0.0.1:8008: [Errno 98] Address already in use.
 version:
   description: The version that is running.
   returned: when the server says so
@@ -266,12 +269,16 @@ def _check_urls(urls: list[t.Any]) -> None:
         if isinstance(item, str):
             continue
         if not isinstance(item, dict) or not isinstance(item.get("url"), str) or set(item) - {"url", "resources"}:
-            raise SynapseError(f"{item!r} in urls is neither a URL nor a mapping with url and resources: write one of both.")
+            raise SynapseError(
+                f"{item!r} in urls is neither a URL nor a mapping with url and resources: write one of both."
+            )
         resources = item.get("resources")
         if resources is not None and (
             not isinstance(resources, list) or any(name not in _health.RESOURCES for name in resources)
         ):
-            raise SynapseError(f"The resources of {item['url']} in urls have to be a list out of {', '.join(_health.RESOURCES)}.")
+            raise SynapseError(
+                f"The resources of {item['url']} in urls have to be a list out of {', '.join(_health.RESOURCES)}."
+            )
 
 
 def _account(user: str | None, python: str | None) -> Account | None:
@@ -296,7 +303,9 @@ def _wanted(params: dict[str, t.Any]) -> Wanted:
             raise SynapseError("well_known needs server_name or well_known_url: say where the server is looked for.")
         well_known_url = f"https://{server_name.partition(':')[0]}"
     if params["signing_key_path"] is not None and python is None:
-        raise SynapseError("signing_key_path needs python, the interpreter of Synapse's environment: name it, or give verify_keys.")
+        raise SynapseError(
+            "signing_key_path needs python, the interpreter of Synapse's environment: name it, or give verify_keys."
+        )
     version = params["version"]
     if version is None and python is not None:
         version = installed_version(python)
