@@ -36,6 +36,10 @@ def timestamp() -> str:
     return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
 
 
+def _name(stamp: str, number: int) -> str:
+    return stamp if number == 1 else f"{stamp}-{number}"
+
+
 class Store:
     """The folder of a transaction. It may be missing: then there is no journal and there are no backups."""
 
@@ -157,19 +161,19 @@ class Store:
         self._prune(keep)
         return place
 
+    def _kept(self) -> list[tuple[str, int]]:
+        """Return the backups, oldest first, as time and number within it."""
+        with os.scandir(self.backups) as entries:
+            return sorted(
+                (entry.name[:16], int(entry.name[17:] or 1)) for entry in entries if _STAMP.fullmatch(entry.name)
+            )
+
     def _place(self) -> str:
-        stamp = place = os.path.join(self.backups, timestamp())
-        number = 1
-        while os.path.lexists(place):
-            number += 1
-            place = f"{stamp}-{number}"
-        return place
+        """Return a free name that sorts after all others, even where the clock went back."""
+        stamp, number = max([(timestamp(), 0), *self._kept()])
+        return os.path.join(self.backups, _name(stamp, number + 1))
 
     def _prune(self, keep: int) -> None:
-        with os.scandir(self.backups) as entries:
-            names = sorted(
-                (entry.name for entry in entries if _STAMP.fullmatch(entry.name)),
-                key=lambda name: (name[:16], int(name[17:] or 1)),
-            )
-        for name in names[: len(names) - keep if keep else len(names)]:
-            shutil.rmtree(os.path.join(self.backups, name), ignore_errors=True)
+        kept = self._kept()
+        for stamp, number in kept[: max(0, len(kept) - keep)]:
+            shutil.rmtree(os.path.join(self.backups, _name(stamp, number)), ignore_errors=True)

@@ -563,6 +563,8 @@ def rolled_back(module: AnsibleModule, store: Store) -> dict[str, t.Any]:
     if not module.check_mode:
         for entry in reversed(journal.entries):
             put_back(entry)
+            with contextlib.suppress(FileNotFoundError):
+                _files.clear(entry.path)
         store.drop()
     return _result(None, changed=True, files_changed=changed, diff=diff)
 

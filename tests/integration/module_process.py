@@ -1,0 +1,91 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs a module of the collection as it runs on a managed host: in a process of its own, with its arguments as data."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import os
+import signal
+import sys
+import time
+import typing as t
+from pathlib import Path
+
+from ansible.module_utils.testing import patch_module_args
+
+PACKAGE = "ansible_collections.matrix_fleet.synapse.plugins.modules"
+
+
+class Result(t.NamedTuple):
+    """What a module returned, and how its process ended (a signal is negative)."""
+
+    rc: int
+    answer: dict[str, t.Any]
+
+
+def start(name: str, arguments: dict[str, t.Any], output: Path, before: t.Callable[[], None] | None = None) -> int:
+    """Fork a process that runs the module; return its id. ``before`` runs in it first."""
+    module = importlib.import_module(f"{PACKAGE}.{name}")
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 99
+    try:
+        with output.open("w") as stream:
+            sys.stdout = stream
+            sys.stdin = io.StringIO("")
+            if before is not None:
+                before()
+            with patch_module_args({"_ansible_remote_tmp": str(output.parent), **arguments}):
+                module.main()
+    except SystemExit as error:
+        code = int(error.code or 0)
+    except BaseException as error:  # nothing may return into pytest's copy
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+    finally:
+        os._exit(code)
+
+
+def wait(pid: int, output: Path) -> Result:
+    """Wait for the process of ``start``."""
+    _, status = os.waitpid(pid, 0)
+    text = output.read_text() if output.exists() else ""
+    rc = os.waitstatus_to_exitcode(status)
+    try:
+        return Result(rc, json.loads(text))
+    except ValueError:
+        return Result(rc, {})
+
+
+def run(name: str, arguments: dict[str, t.Any], output: Path) -> dict[str, t.Any]:
+    """Run the module to its end; its result must be one."""
+    result = wait(start(name, arguments, output), output)
+    assert result.answer, f"{name} ended with {result.rc} and no result"
+    return result.answer
+
+
+def killed_after(seconds: float, name: str, arguments: dict[str, t.Any], output: Path) -> Result:
+    """Run the module and kill it after ``seconds``, if it still runs then."""
+    pid = start(name, arguments, output)
+    time.sleep(seconds)
+    os.kill(pid, signal.SIGKILL)
+    return wait(pid, output)
+
+
+def killed_before(number: int, below: Path, name: str, arguments: dict[str, t.Any], output: Path) -> Result:
+    """Run the module and kill it right before its ``number``-th operation on the file system below a folder."""
+    count = 0
+
+    def hook(event: str, details: tuple[t.Any, ...]) -> None:
+        nonlocal count
+        if event in {"os.chmod", "os.chown", "ctypes.dlsym"} or (
+            (event == "open" or event.startswith(("os.", "shutil."))) and any(str(below) in str(x) for x in details)
+        ):
+            count += 1
+            if count == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    return wait(start(name, arguments, output, lambda: sys.addaudithook(hook)), output)

@@ -1,0 +1,395 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``synapse_files`` on a real file system."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import stat
+import subprocess
+import sys
+import typing as t
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.matrix_fleet.synapse.tests.integration.module_process import start, wait
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="giving files away takes root")
+
+
+class Host:
+    """A folder to work in, and the module."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.output = root, root / "answer.json"
+        self.transaction = root / "transaction"
+
+    def __call__(
+        self, *files: dict[str, t.Any], before: t.Callable[[], None] | None = None, **more: t.Any
+    ) -> dict[str, t.Any]:
+        arguments = {"transaction": str(self.transaction), **more}
+        if files:
+            arguments["files"] = [{**file, "path": str(self.root / file["path"])} for file in files]
+        result = wait(start("synapse_files", arguments, self.output, before), self.output)
+        assert result.answer, f"the module ended with {result.rc}"
+        return result.answer
+
+    def mode(self, name: str) -> int:
+        return stat.S_IMODE((self.root / name).lstat().st_mode)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    os.umask(0o022)
+    return Host(tmp_path)
+
+
+def test_a_fresh_host_gets_everything_and_a_second_run_changes_nothing(host: Host) -> None:
+    files: list[dict[str, t.Any]] = [
+        {"path": "etc/deep/file", "content": "a\n", "mode": "0640"},
+        {"path": "etc/deep", "state": "directory", "mode": "0700"},
+        {"path": "etc", "state": "directory", "mode": "0750"},
+        {"path": "etc/secret", "generate": 32},
+        {"path": "etc/empty", "content": ""},
+        {"path": "link", "state": "link", "target": "etc"},
+        {"path": "nothing", "state": "absent"},
+    ]
+    predicted = host(*files, _ansible_check_mode=True, _ansible_diff=True)
+    assert not (host.root / "etc").exists()
+    real = host(*files, _ansible_diff=True)
+    assert {**predicted, "invocation": 0} == {**real, "invocation": 0}
+    assert [Path(path).name for path in real["files_changed"]] == ["etc", "deep", "file", "secret", "empty", "link"]
+    assert (host.mode("etc"), host.mode("etc/deep"), host.mode("etc/deep/file")) == (0o750, 0o700, 0o640)
+    assert (host.mode("etc/secret"), host.mode("etc/empty")) == (0o600, 0o644)
+    minted = (host.root / "etc/secret").read_text()
+    assert len(minted) == 32
+    again = host(*files)
+    assert (again["changed"], again["files_changed"], again["pending"]) == (False, [], True)
+    assert (host.root / "etc/secret").read_text() == minted
+
+
+@pytest.mark.parametrize("blank", ["", "\n"])
+def test_a_blank_secret_is_minted_and_another_one_stays(host: Host, blank: str) -> None:
+    (host.root / "blank").write_text(blank)
+    (host.root / "mine").write_text("x")
+    host({"path": "blank", "generate": 20}, {"path": "mine", "generate": 20})
+    assert len((host.root / "blank").read_text()) == 20
+    assert (host.root / "mine").read_text() == "x"
+
+
+def test_mode_is_mended_in_place_and_asks_for_no_restart(host: Host) -> None:
+    path = host.root / "a"
+    path.write_text("x")
+    path.chmod(0o666)
+    inode = path.stat().st_ino
+    answer = host({"path": "a", "content": "x", "mode": "0640"}, _ansible_diff=True)
+    assert (answer["changed"], answer["pending"]) == (True, False)
+    assert [(diff["before"][-5:], diff["after"][-5:]) for diff in answer["diff"]] == [("0666\n", "0640\n")]
+    assert (host.mode("a"), path.stat().st_ino) == (0o640, inode)
+    assert not host.transaction.exists()
+
+
+@as_root
+def test_owner_holds_and_is_kept_where_none_is_asked_for(host: Host) -> None:
+    host({"path": "a", "content": "1", "owner": "daemon", "group": "1", "mode": "0600"})
+    assert (host.root / "a").stat().st_uid == 1
+    host({"path": "a", "content": "2"})
+    status = (host.root / "a").stat()
+    assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (1, 1, 0o600)
+
+
+def test_an_unknown_user_is_predicted_in_check_mode_and_refused_before_anything_changes(host: Host) -> None:
+    files = ({"path": "b", "content": "1"}, {"path": "a", "content": "1", "owner": "nobody-of-this-name"})
+    predicted = host(*files, _ansible_check_mode=True, _ansible_diff=True)
+    assert predicted["changed"] is True
+    assert "nobody-of-this-name" in json.dumps(predicted["diff"])
+    answer = host(*files)
+    assert answer["failed"] is True
+    assert "'nobody-of-this-name': create it first" in answer["msg"]
+    assert not (host.root / "b").exists()
+
+
+def test_a_commit_keeps_what_was_replaced_as_a_backup(host: Host) -> None:
+    (host.root / "a").write_text("old\n")
+    (host.root / "a").chmod(0o640)
+    assert host({"path": "a", "content": "new\n"})["can_roll_back"] is True
+    assert host(state="committed", _ansible_check_mode=True)["changed"] is True
+    done = host(state="committed")
+    assert (done["changed"], done["pending"]) == (True, False)
+    backup = Path(done["backup"])
+    journal = json.loads((backup / "journal.json").read_text())
+    [item] = journal["items"]
+    assert (item["path"], item["mode"]) == (str(host.root / "a"), "0640")
+    assert (backup / item["copy"]).read_text() == "old\n"
+    assert stat.S_IMODE((backup / item["copy"]).stat().st_mode) == 0o600
+    assert stat.S_IMODE(backup.stat().st_mode) == 0o700
+    assert host({"path": "a", "content": "new\n"})["pending"] is False
+    assert host(state="committed")["changed"] is False
+
+
+def test_only_the_newest_backups_stay(host: Host) -> None:
+    for number in range(5):
+        host({"path": "a", "content": str(number)})
+        host(state="committed", keep_backups=2)
+    kept = sorted((host.transaction / "backups").glob("*/0"), key=lambda path: path.read_text())
+    assert [path.read_text() for path in kept] == ["2", "3"]
+
+
+def test_what_needs_no_restart_is_backed_up_without_opening_a_transaction(host: Host) -> None:
+    (host.root / "a").write_text("old")
+    answer = host({"path": "a", "content": "new", "restart": False})
+    assert answer["pending"] is False
+    assert (Path(answer["backup"]) / "0").read_text() == "old"
+    assert host(state="rolled_back")["changed"] is False
+
+
+def test_a_rollback_restores_contents_links_absence_owner_and_mode(host: Host) -> None:
+    (host.root / "a").write_text("old")
+    (host.root / "a").chmod(0o604)
+    (host.root / "l").symlink_to("a")
+    (host.root / "gone").write_text("g")
+    files: list[dict[str, t.Any]] = [
+        {"path": "a", "content": "new", "mode": "0640"},
+        {"path": "l", "state": "link", "target": "b"},
+        {"path": "gone", "state": "absent"},
+        {"path": "fresh", "content": "f"},
+        {"path": "quiet", "content": "q", "restart": False},
+        {"path": "minted", "generate": 16},
+    ]
+    host(*files)
+    host({"path": "a", "content": "newer"})
+    answer = host(state="rolled_back", _ansible_diff=True)
+    assert {Path(path).name for path in answer["files_changed"]} == {"a", "l", "gone", "fresh", "quiet"}
+    assert ((host.root / "a").read_text(), host.mode("a")) == ("old", 0o604)
+    assert os.readlink(host.root / "l") == "a"
+    assert (host.root / "gone").read_text() == "g"
+    assert not (host.root / "fresh").exists()
+    assert not (host.root / "quiet").exists()
+    assert (host.root / "minted").exists(), "a minted secret is never destroyed"
+    assert (answer["pending"], answer["can_roll_back"]) == (False, False)
+    assert host(state="rolled_back")["changed"] is False
+
+
+def test_a_first_deployment_cannot_be_rolled_back_and_stays_open(host: Host) -> None:
+    files = ({"path": "a", "content": "1"}, {"path": "l", "state": "link", "target": "a"})
+    assert host(*files)["can_roll_back"] is False
+    for _ in range(2):
+        answer = host(state="rolled_back")
+        assert (answer["changed"], answer["can_roll_back"], answer["pending"]) == (False, False, True)
+    assert (host.root / "a").read_text() == "1"
+    assert host(*files)["pending"] is True
+
+
+def test_a_folder_gives_way_to_a_link_and_comes_back(host: Host) -> None:
+    (host.root / "venv").mkdir(0o755)
+    (host.root / "venv/x").write_text("mine")
+    (host.root / "releases").mkdir()
+    item = {"path": "venv", "state": "link", "target": str(host.root / "releases/one")}
+    assert host(item)["can_roll_back"] is True
+    assert os.readlink(host.root / "venv").endswith("releases/one")
+    [kept] = (host.root / "releases").glob("adopted-*")
+    assert (kept / "x").read_text() == "mine"
+    assert host(item)["changed"] is False
+    host(state="rolled_back")
+    assert (host.root / "venv/x").read_text() == "mine"
+    assert list((host.root / "releases").iterdir()) == []
+    host({**item, "keep_as": str(host.root / "mine")})
+    host(state="committed")
+    assert (host.root / "mine/x").read_text() == "mine"
+
+
+def test_a_secret_kept_elsewhere_is_left_alone(host: Host) -> None:
+    (host.root / "elsewhere").write_text("s")
+    (host.root / "a").symlink_to("elsewhere")
+    (host.root / "b").symlink_to("nowhere")
+    assert host({"path": "a", "generate": 16, "mode": "0600"})["changed"] is False
+    assert "there is no secret" in host({"path": "b", "generate": 16})["msg"]
+
+
+@pytest.mark.parametrize("room", range(8))
+def test_a_full_disk_leaves_everything_as_it_was(host: Host, room: int) -> None:
+    (host.root / "a").write_text("old")
+
+    def small_disk() -> None:
+        calls = []
+        real = os.fsync
+
+        def fsync(handle: int) -> None:
+            calls.append(handle)
+            if len(calls) > room and stat.S_ISREG(os.fstat(handle).st_mode):
+                raise OSError(28, "No space left on device")
+            real(handle)
+
+        os.fsync = fsync
+
+    files = (
+        {"path": "new", "state": "directory"},
+        {"path": "a", "content": "new"},
+        {"path": "b", "content": "x" * 30_000},
+    )
+    answer = host(*files, before=small_disk)
+    assert answer["failed"] is True
+    assert "No space left on device" in answer["msg"]
+    assert "All files are as they were before this task." in answer["msg"]
+    assert (host.root / "a").read_text() == "old"
+    assert {path.name for path in host.root.iterdir()} <= {"a", "answer.json", "transaction"}
+    assert host(state="rolled_back")["pending"] is False
+    assert host(*files)["changed"] is True
+
+
+def test_what_was_put_into_place_is_taken_back_where_a_later_step_fails(host: Host) -> None:
+    (host.root / "a").write_text("old")
+    (host.root / "a").chmod(0o640)
+    (host.root / "b").write_text("old")
+
+    def refuse_b() -> None:
+        def hook(event: str, details: tuple[t.Any, ...]) -> None:
+            if event == "os.rename" and str(details[1]) == str(host.root / "b"):
+                raise OSError(5, "Input/output error")
+
+        sys.addaudithook(hook)
+
+    answer = host({"path": "a", "content": "new", "mode": "0600"}, {"path": "b", "content": "new"}, before=refuse_b)
+    assert "Input/output error" in answer["msg"]
+    assert ((host.root / "a").read_text(), host.mode("a")) == ("old", 0o640)
+    assert list(host.root.glob(".*.partial")) == []
+    assert host(state="rolled_back")["pending"] is False
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ([{"path": "d", "content": "x"}], "is a folder, where a file is wanted"),
+        ([{"path": "f/x", "content": "x"}], "Not a directory"),
+        ([{"path": "f", "state": "directory"}], "is a file, where a folder is wanted"),
+        ([{"path": "d", "state": "absent"}], "is a folder, where nothing is wanted"),
+        ([{"path": "a", "content": "x"}, {"path": "a", "content": "y"}], "listed twice"),
+        ([{"path": "a", "content": "x"}, {"path": "a/b", "content": "y"}], "would lie below"),
+        ([{"path": "a/../b", "content": "x"}], "not a plain absolute path"),
+        ([{"path": "a", "content": "x", "mode": "rw"}], "is not a mode"),
+        ([{"path": "a", "content": "x", "secret": True}], "give it as 'secret_content'"),
+        ([{"path": "a", "generate": 3}], "16 to 4096"),
+        ([{"path": "transaction/current/0", "content": "x"}], "transaction's own folder"),
+        ([{"path": "a"}], "any of the following are missing: content, secret_content, generate"),
+        ([{"path": "pipe", "content": "x"}], "neither file, link nor folder"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_words_and_changes_nothing(
+    host: Host, files: list[dict[str, t.Any]], words: str
+) -> None:
+    (host.root / "d").mkdir()
+    (host.root / "f").write_text("f")
+    os.mkfifo(host.root / "pipe")
+    answer = host({"path": "first", "content": "x"}, *files)
+    assert answer["failed"] is True
+    assert words in answer["msg"]
+    assert not (host.root / "first").exists()
+
+
+@as_root
+def test_a_folder_that_somebody_else_made_is_not_believed(host: Host) -> None:
+    host.transaction.mkdir()
+    os.chown(host.transaction, 1, 1)
+    assert "cannot be trusted" in host({"path": "a", "content": "x"})["msg"]
+    assert "cannot be trusted" in host(state="rolled_back")["msg"]
+
+
+@as_root
+def test_without_the_right_to_write_nothing_happens(host: Host) -> None:
+    host.root.chmod(0o755)
+    for folder in list(host.root.parents)[:2]:
+        folder.chmod(0o755)
+    (host.root / "own").mkdir()
+    os.chown(host.root / "own", 1, 1)
+
+    def drop() -> None:
+        os.setgroups([])
+        os.setgid(1)
+        os.setuid(1)
+
+    files = ({"path": "own/a", "content": "x"}, {"path": "b", "content": "x"})
+    answer = host(*files, before=drop, transaction=str(host.root / "own/t"))
+    assert "Permission denied" in answer["msg"]
+    assert list((host.root / "own").iterdir()) == []
+
+
+def test_a_second_run_at_the_same_time_is_turned_away(host: Host) -> None:
+    host({"path": "a", "content": "x"})
+    handle = os.open(host.transaction, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        assert "Another run is changing" in host({"path": "a", "content": "y"})["msg"]
+    finally:
+        os.close(handle)
+    assert host({"path": "a", "content": "y"})["changed"] is True
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b'{"version": 2}', b'{"version": 1, "items": 3}', b"[]"])
+def test_a_damaged_journal_is_named_and_nothing_is_touched(host: Host, damage: bytes) -> None:
+    (host.root / "a").write_text("old")
+    host({"path": "a", "content": "x"})
+    (host.transaction / "current/journal.json").write_bytes(damage)
+    for answer in (host({"path": "a", "content": "y"}), host(state="rolled_back"), host(state="committed")):
+        assert "is damaged" in answer["msg"]
+    assert (host.root / "a").read_text() == "x"
+
+
+SECRET = "correct\nhorse-battery-staple\n"
+PLAYBOOK = """
+- hosts: localhost
+  gather_facts: false
+  tasks:
+    - matrix_fleet.synapse.synapse_files:
+        transaction: {root}/transaction
+        files:
+          - {{path: {root}/given, secret_content: "{{{{ secret }}}}"}}
+          - {{path: {root}/minted, generate: 40}}
+          - {{path: {root}/old, content: "not secret any more"}}
+          - {{path: {root}/gone, state: absent, secret: true}}
+    - matrix_fleet.synapse.synapse_files: {{transaction: {root}/transaction, state: rolled_back}}
+"""
+
+
+def test_no_secret_is_shown_by_ansible_at_its_most_talkative(host: Host) -> None:
+    (host.root / "given").write_text("earlier-secret-1")
+    (host.root / "gone").write_text("earlier-secret-2")
+    (host.root / "old").write_text("public")
+    (host.root / "play.yml").write_text(PLAYBOOK.format(root=host.root))
+    (host.root / "vars.json").write_text(json.dumps({"secret": SECRET, "ansible_python_interpreter": sys.executable}))
+    command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "localhost,", "-c", "local", "-vvv"]
+    command += ["--diff", "-e", f"@{host.root}/vars.json", str(host.root / "play.yml")]
+    environment = {**os.environ, "ANSIBLE_HOME": str(host.root / "ansible")}
+    shown = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    text = shown.stdout + shown.stderr
+    assert shown.returncode == 0, text
+    minted = (host.root / "minted").read_text()
+    assert len(minted) == 40
+    assert "(new secret, 29 characters)" in text
+    for secret in (minted, "horse-battery-staple", "earlier-secret"):
+        assert secret not in text
+
+
+def test_no_secret_reaches_the_log_of_the_host(host: Host) -> None:
+    lines = host.root / "log"
+
+    def listen() -> None:
+        import syslog
+
+        from ansible.module_utils import basic
+
+        def note(*arguments: t.Any, **fields: t.Any) -> None:
+            with lines.open("a") as stream:
+                stream.write(repr((arguments, fields)) + "\n")
+
+        syslog.syslog = note  # type: ignore[assignment]
+        if basic.has_journal:
+            basic.journal.send = note
+
+    host({"path": "a", "secret_content": SECRET}, {"path": "b", "content": "a whole configuration"}, before=listen)
+    text = lines.read_text()
+    assert "NOT_LOGGING_PARAMETER" in text
+    assert "horse" not in text
+    assert "whole configuration" not in text
