@@ -87,7 +87,7 @@ newest() {
 all() { # MIN MAX
   local minor path folders=
   for ((minor = $1; minor <= $2; minor++)); do
-    path=$(candidates "$minor" | while read -r found; do inspect "$found"; done | head -n 1)
+    path=$(candidates "$minor" | while read -r found; do inspect "$found"; done | sed -n 1p)
     [ -z "$path" ] || folders=${folders:+$folders:}$(dirname "${path#* }")
   done
   say "$folders"

@@ -12,7 +12,7 @@ if [ ! -x .venv-newest/bin/python ]; then
   say "NOT RUN: the newest ansible-core, for it needs Python 3.12 or newer and this machine has none"
   exit 0
 fi
-.venv-newest/bin/ansible --version | head -n 1
+.venv-newest/bin/ansible --version | sed -n 1p
 .venv-newest/bin/python -m pytest -q tests/unit
 tests/bin/ansible-test.sh .venv-newest sanity --local
 for playbook in playbooks/*.yml; do
