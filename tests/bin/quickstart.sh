@@ -9,11 +9,13 @@ root=$(cd "$(dirname "$0")/../.." && pwd -P)
 state=${1:?present, status or absent}
 "$root/tests/bin/setup.sh" quickstart
 for name in $(compgen -e ANSIBLE_ || true); do unset "$name"; done
-export ANSIBLE_CONFIG=/dev/null # no ansible.cfg of the caller's folder or home changes what happens
 export ANSIBLE_HOME=$root/.cache/ansible-home
+# An empty one, so that no ansible.cfg of the caller's home or of the system changes what happens.
+export ANSIBLE_CONFIG=$ANSIBLE_HOME/ansible.cfg
 export ANSIBLE_LOCALHOST_WARNING=false ANSIBLE_INVENTORY_UNPARSED_WARNING=false
 export ANSIBLE_PYTHON_INTERPRETER=$root/.venv-quickstart/bin/python
 export PYTHONUNBUFFERED=1
 mkdir -p "$ANSIBLE_HOME"
+: > "$ANSIBLE_CONFIG"
 cd "$root"
 exec "$root/.venv-quickstart/bin/ansible-playbook" matrix_fleet.synapse.quickstart -e "synapse_quickstart_state=$state"
