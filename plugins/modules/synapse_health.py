@@ -57,7 +57,7 @@ options:
     type: path
   verify_keys:
     description:
-      - The public keys that have to be published, by key id, where O(signing_key_path) is not given.
+      - The public keys that have to be published, by key id, instead of O(signing_key_path).
     type: dict
   python:
     description:
@@ -80,6 +80,7 @@ options:
   pid_file:
     description:
       - The server's pid file, where it does not run under systemd. Its process has to be alive and to be Synapse.
+        Instead of O(unit).
     type: path
   log_file:
     description:
@@ -296,6 +297,10 @@ def _account(user: str | None, python: str | None) -> Account | None:
 
 def _wanted(params: dict[str, t.Any]) -> Wanted:
     _check_urls(params["urls"])
+    # Not mutually_exclusive, which also refuses a null beside a value.
+    for one, other in (("signing_key_path", "verify_keys"), ("unit", "pid_file")):
+        if params[one] is not None and params[other] is not None:
+            raise SynapseError(f"{one} and {other} exclude each other: give one of them.")
     server_name, python = params["server_name"], params["python"]
     well_known_url: str | None = params["well_known_url"]
     if params["well_known"] and well_known_url is None:
@@ -396,7 +401,6 @@ def main() -> t.NoReturn:
             "interval": {"type": "float", "default": 0.5},
             "fail": {"type": "bool", "default": True},
         },
-        mutually_exclusive=[("signing_key_path", "verify_keys"), ("unit", "pid_file")],
         supports_check_mode=True,
     )
     try:
