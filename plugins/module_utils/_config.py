@@ -1,0 +1,1007 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The verdict on a configuration: from the facts that Synapse's own interpreter gives to problems in words.
+
+Everything here is pure. The facts are what ``_probes/config_check.py`` answers; they hold no value of a secret.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import typing as t
+from dataclasses import asdict, dataclass, field, replace
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+__all__ = [
+    "REMOVED",
+    "SEVERITIES",
+    "Problem",
+    "Wanted",
+    "distance",
+    "dotted",
+    "is_allowed",
+    "judge",
+    "render",
+    "suggest",
+    "summary",
+]
+
+Facts = t.Mapping[str, t.Any]
+Path = t.Tuple[t.Union[str, int], ...]
+
+SEVERITIES = ("error", "warning", "info")
+
+# Options that older versions read and that a later one ignores: the last version that read it, and what to do now.
+# From the names that synapse/config/*.py reads, release by release, up to 1.157.
+REMOVED: dict[str, tuple[str, str]] = {
+    "acme": ("1.36", "Use a certificate from an ACME client or a reverse proxy, and remove the option."),
+    "allow_underscore_prefixed_registration": ("none", "The option that works is allow_underscore_prefixed_localpart."),
+    "captcha_bypass_secret": ("1.12", ""),
+    "captcha_ip_origin_is_x_forwarded": ("0.9", "Use x_forwarded in the listener."),
+    "content_addr": ("0.16", "Use public_baseurl."),
+    "cpu_affinity": ("1.0", "Use CPUAffinity in the systemd unit."),
+    "enable_group_creation": ("1.69", ""),
+    "enable_legacy_metrics": ("1.72", ""),
+    "experimental_msc1849_support_enabled": ("1.51", ""),
+    "expire_access_token": ("1.2", "Use session_lifetime."),
+    "federation_rc": ("1.1", "Use rc_federation."),
+    "full_twisted_stacktraces": ("0.18", ""),
+    "group_creation_prefix": ("1.69", ""),
+    "hs_disabled_limit_type": ("1.4", ""),
+    "secondary_directory_servers": ("0.17", ""),
+    "tls_dh_params_path": ("0.34", ""),
+    "tls_fingerprints": ("1.34", ""),
+    "trust_identity_server_for_password_resets": ("1.47", ""),
+    "trusted_third_party_id_servers": ("0.99", ""),
+    "uploads_path": ("1.7", ""),
+    "use_new_device_lists_changes_in_room": ("1.57", ""),
+    "user_creation_max_duration": ("0.18", ""),
+    "users_new_default_push_rules": ("1.52", ""),
+    "verbose": ("1.2", "Use log_config."),
+    "web_client": ("0.33", "Use web_client_location."),
+    "worker_cpu_affinity": ("1.0", "Use CPUAffinity in the systemd unit."),
+    "worker_log_file": ("1.2", "Use worker_log_config."),
+    "worker_replication_url": ("0.20", "Use instance_map."),
+}
+
+# Synapse turns these texts into yes or no itself, or gives them a meaning of their own (1.163.2).
+_WORDS_UNDERSTOOD = {
+    "disable_registration",  # registration.py: strtobool
+    "enable_registration",
+    "enable_registration_without_verification",
+    "encryption_enabled_by_default_for_room_type",  # room.py: "off" is one of its words
+}
+_NO_WORDS = ("no", "false", "off", "n")
+
+# Options that Synapse iterates over, so that a text falls apart into letters, and never complains (1.163.2).
+_LISTS = {
+    "allowed_local_3pids",
+    "exclude_rooms_from_presence",
+    "exclude_rooms_from_sync",
+    "federation_certificate_verification_whitelist",
+    "federation_domain_whitelist",
+    "federation_metrics_domains",
+    "federation_sender_instances",
+    "ip_range_blacklist",
+    "ip_range_whitelist",
+    "notify_appservices_instances",
+    "prevent_media_downloads_from",
+    "pusher_instances",
+    "registrations_require_3pid",
+    "turn_uris",
+    "url_preview_accept_language",
+    "url_preview_ip_range_blacklist",
+    "url_preview_ip_range_whitelist",
+}
+# Options that take a number; another type is only noticed when the server is asked to use it.
+_NUMBERS = {
+    "bcrypt_rounds",
+    "burst_count",
+    "concurrent",
+    "filter_timeline_limit",
+    "max_mau_value",
+    "mau_trial_days",
+    "metrics_port",
+    "per_second",
+    "reject_limit",
+    "replication_torture_level",
+    "sleep_delay",
+    "sleep_limit",
+    "smtp_port",
+    "soft_file_limit",
+    "window_size",
+}
+_SECRETS = re.compile(
+    r"(^|_)(secret|password|passwd|pepper|smtp_pass)$|^(macaroon_secret_key|smtp_pass|signing_key|client_secret)$"
+)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One finding: ``path`` is the dotted name of the option; ``file`` and ``line`` are where it stands."""
+
+    severity: str
+    path: str
+    message: str
+    cause: str | None = None
+    suggestion: str | None = None
+    file: str | None = None
+    line: int | None = None
+
+    def as_dict(self) -> dict[str, t.Any]:
+        """Return the finding as plain data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the operator asked for."""
+
+    unknown_options: str = "error"
+    allow_unknown: tuple[str, ...] = ()
+    pending_files: bool = False
+
+
+@dataclass(frozen=True)
+class _Context:
+    """The facts of one process, and where things stand in its files."""
+
+    run: Facts
+    version: str
+    account: str
+    wanted: Wanted
+    lines: Mapping[str, t.Any] = field(default_factory=dict)
+
+    @property
+    def files(self) -> list[str]:
+        return [str(document["path"]) for document in self.run["documents"]]
+
+    def place(self, path: Path) -> tuple[str | None, int | None]:
+        """Return file and line of an option, or of the nearest mapping around it."""
+        for length in range(len(path), 0, -1):
+            found = self.lines.get(dotted(path[:length]))
+            if found is not None:
+                return self.files[found[0]], found[1]
+        return (self.files[-1] if self.files else None), None
+
+    def problem(
+        self, severity: str, path: Sequence[str | int], message: str, suggestion: str | None = None, cause: str | None = None
+    ) -> Problem:
+        """Return a problem with its place filled in."""
+        file, line = self.place(tuple(path))
+        return Problem(severity, dotted(tuple(path)), message, cause, suggestion, file, line)
+
+
+def dotted(path: Sequence[str | int]) -> str:
+    """Write a path as an operator reads it: ``listeners[0].port``."""
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            text += f".{part}" if text else part
+    return text
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# "Did you mean"
+
+
+def distance(first: str, second: str) -> int:
+    """Count the edits from one word to the other: insert, drop, exchange a letter, or swap two neighbours."""
+    before: list[int] = []
+    row = list(range(len(second) + 1))
+    for i, left in enumerate(first, 1):
+        current = [i]
+        for j, right in enumerate(second, 1):
+            best = min(row[j] + 1, current[j - 1] + 1, row[j - 1] + (left != right))
+            if before and i > 1 and j > 1 and left == second[j - 2] and first[i - 2] == right:
+                best = min(best, before[j - 2] + 1)
+            current.append(best)
+        before, row = row, current
+    return row[-1]
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "_").replace(" ", "_").strip("_")
+
+
+def _limit(name: str) -> int:
+    """Return how many edits a slip of the hand may have made to a name of this length."""
+    return 0 if len(name) < 3 else 1 if len(name) < 6 else 2 if len(name) < 12 else 3
+
+
+def suggest(name: str, candidates: Iterable[str]) -> str | None:
+    """Return the candidate that was probably meant by ``name``, or ``None`` where none is near enough."""
+    wanted = _plain(name)
+    known = sorted({candidate for candidate in candidates if candidate and candidate != name})
+    ranked = sorted((distance(wanted, _plain(candidate)), candidate) for candidate in known if _near(wanted, candidate))
+    if ranked and ranked[0][0] <= _limit(wanted):
+        return ranked[0][1]
+    # A name cut short or drawn out by whole words: burst for burst_count.
+    extended = [c for c in known if wanted and (_plain(c).startswith(wanted + "_") or _plain(c).endswith("_" + wanted))]
+    if len(extended) == 1 and len(wanted) >= 4:
+        return extended[0]
+    shortened = [c for c in known if len(c) >= 4 and (wanted.startswith(_plain(c) + "_") or wanted.endswith("_" + _plain(c)))]
+    return shortened[0] if len(shortened) == 1 else None
+
+
+def _near(wanted: str, candidate: str) -> bool:
+    return abs(len(wanted) - len(candidate)) <= _limit(wanted)
+
+
+def is_allowed(path: Sequence[str | int], allowed: Iterable[str]) -> bool:
+    """Return whether the operator vouches for an option: by its dotted path, a part above it, or ``x-`` names.
+
+    ``*`` in an entry stands for one element; positions in lists may be left out.
+    """
+    parts = [part for part in path if isinstance(part, str)]
+    if not parts or parts[0].startswith(("x-", "x_", ".")):
+        return True
+    for entry in allowed:
+        pattern = re.sub(r"\[[\d*]*\]", "", entry).split(".")
+        if len(pattern) <= len(parts) and all(p in ("*", part) for p, part in zip(pattern, parts)):
+            return True
+    return False
+
+
+def _elsewhere(path: Path, vocabulary: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the places at which an option of this very name is read, other than where it stands."""
+    here = ".".join("*" if isinstance(part, int) else part for part in path[:-1])
+    name = str(path[-1])
+    return [f"{place}.{name}" if place else name for place, names in vocabulary.items() if name in names and place != here]
+
+
+def _related(path: Path, place: str) -> bool:
+    """Return whether ``place`` (of the same option) is one level above or below ``path``: a slip of indentation."""
+    here = [("*" if isinstance(part, int) else part) for part in path[:-1] if not isinstance(part, int)]
+    there = [part for part in place.split(".")[:-1] if part != "*"]
+    shorter, longer = sorted((here, there), key=len)
+    return len(longer) - len(shorter) == 1 and longer[: len(shorter)] == shorter
+
+
+def _unread(context: _Context) -> Iterator[Problem]:
+    run = context.run
+    failed = any(failure["kind"] != "inline" for failure in run["failures"])
+    for entry in run["unread"]:
+        path = tuple(entry["path"])
+        if is_allowed(path, context.wanted.allow_unknown):
+            continue
+        if entry["known"]:
+            yield from _misplaced(context, entry, path, failed=failed)
+            continue
+        yield from _unknown(context, entry, path)
+
+
+def _misplaced(context: _Context, entry: Facts, path: Path, *, failed: bool) -> Iterator[Problem]:
+    """An option whose name Synapse knows, and which it did not read where it stands."""
+    places = _elsewhere(path, context.run["vocabulary"])
+    near = [place for place in places if len(path) == 1 or _related(path, place)]
+    if near and entry["read_around"] and not failed:
+        message = f"Synapse {context.version} does not read this option here: it belongs at {_shown(near[0])}."
+        yield from _unknown_problem(context, path, message, f"Move it to {_shown(near[0])}.")
+    elif not failed:
+        message = f"Synapse {context.version} knows this option, but does not read it with these settings."
+        yield context.problem("info", path, message)
+
+
+def _shown(place: str) -> str:
+    return place.replace(".*", "[]")
+
+
+def _unknown(context: _Context, entry: Facts, path: Path) -> Iterator[Problem]:
+    name = str(path[-1])
+    removed = REMOVED.get(name)
+    if removed is not None:
+        if removed[0] == "none":
+            message = "No version of Synapse reads this option, although it was documented."
+        else:
+            message = f"Synapse {context.version} ignores this option: {removed[0]} was the last version that read it."
+        if context.wanted.unknown_options != "ignore":
+            yield context.problem("warning", path, message, removed[1] or "Remove it.")
+        return
+    message = f"Synapse {context.version} does not know this option."
+    if path[0] == "experimental_features":
+        # Experiments end: the feature became a part of Synapse, or was dropped. Neither stops a server.
+        if context.wanted.unknown_options != "ignore":
+            yield context.problem("warning", path, message, "The experiment has ended in this version: remove the option.")
+        return
+    yield from _unknown_problem(context, path, message, _meant(context, entry, path))
+
+
+def _meant(context: _Context, entry: Facts, path: Path) -> str | None:
+    name = str(path[-1])
+    candidates = [sibling for sibling in entry["siblings"] if sibling not in REMOVED]
+    found = suggest(name, candidates)
+    if found is not None:
+        return f"Did you mean {dotted((*path[:-1], found))}?"
+    vocabulary = context.run["vocabulary"]
+    for place, names in vocabulary.items():
+        if place and _plain(name) in names:
+            return f"Did you mean {_shown(f'{place}.{_plain(name)}')}?"
+    found = suggest(name, context.run["words"]) if len(name) > 5 else None
+    return None if found is None else f"Did you mean {dotted((*path[:-1], found))}?"
+
+
+def _unknown_problem(context: _Context, path: Path, message: str, suggestion: str | None) -> Iterator[Problem]:
+    if context.wanted.unknown_options == "ignore":
+        return
+    if suggestion is None:
+        suggestion = "Remove it, or name it in allow_unknown if it belongs to a module of yours."
+    yield context.problem(context.wanted.unknown_options, path, message, suggestion)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The files themselves
+
+_ERRNO_WORDS = {
+    errno.ENOENT: "the file does not exist",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.EISDIR: "it is a folder",
+    errno.ENOTDIR: "a part of its path is not a folder",
+    errno.ELOOP: "its links lead in a circle",
+}
+
+
+def _mode(facts: Facts) -> str:
+    return f"{facts['owner']}, mode {facts['mode']:04o}" if "mode" in facts else "unknown owner"
+
+
+def _why_unreadable(facts: Facts, account: str) -> tuple[str, str]:
+    """Return in words why a file cannot be read, and what to do."""
+    number = facts.get("errno")
+    if facts.get("folder"):
+        return "it is a folder", "Name the file in it."
+    if number == errno.ENOENT:
+        return "the file does not exist", "Put it there, or correct the path."
+    if number in (errno.EACCES, errno.EPERM):
+        if facts.get("blocked"):
+            return f"the account {account} may not enter {facts['blocked']}", "Let its group enter that folder (mode 0750)."
+        advice = "Give it the group of the service and mode 0640."
+        return f"permission denied for the account {account} (owner {_mode(facts)})", advice
+    return _ERRNO_WORDS.get(t.cast("int", number), str(facts.get("error", "it cannot be read"))), "Correct the path."
+
+
+def _documents(contexts: Sequence[_Context]) -> Iterator[Problem]:
+    seen = set()
+    for context in contexts:
+        for document in context.run["documents"]:
+            if document["path"] not in seen:
+                seen.add(document["path"])
+                yield from _document(context, document)
+
+
+def _document(context: _Context, document: Facts) -> Iterator[Problem]:
+    path = str(document["path"])
+    failure = document["failure"]
+    if failure is not None and failure["kind"] == "yaml":
+        yield _yaml_problem(path, failure)
+    elif failure is not None:
+        why, advice = _why_unreadable({**document, **failure}, context.account)
+        yield Problem("error", "", f"The configuration file cannot be read: {why}.", suggestion=advice, file=path)
+    elif not document["mapping"]:
+        message = "The file is empty or is not a mapping of options: Synapse ignores it."
+        # Synapse itself goes on; what then is missing, it says.
+        severity = "error" if path == context.files[0] else "warning"
+        yield Problem(severity, "", message, suggestion="Restore its content, or remove the file.", file=path)
+    for duplicate in document["duplicates"]:
+        lines = duplicate["lines"]
+        message = f"The option is written {len(lines)} times (lines {', '.join(map(str, lines))}); only the last counts."
+        advice = "Keep one of them."
+        yield Problem("error", dotted(duplicate["path"]), message, suggestion=advice, file=path, line=lines[-1])
+
+
+def _yaml_problem(path: str, failure: Facts) -> Problem:
+    message = f"This is not YAML: {failure['message']}"
+    if failure.get("context"):
+        line = failure.get("context_line")
+        message += f" ({failure['context']}{f' that began in line {line}' if line else ''})"
+    column = failure.get("column")
+    if column:
+        message += f", column {column}"
+    text = failure["message"]
+    advice = "Correct the line; nothing else of this file can be judged before."
+    if "\\t" in text:
+        advice = "Indent with spaces: YAML does not take tabs."
+    elif "unhashable" in text or "cannot start any token" in text or "expected" in text:
+        advice = "Put values that begin with @, %, `, * or {{ into quotes, and look at the indentation of the line before."
+    return Problem("error", "", message + ".", suggestion=advice, file=path, line=failure.get("line"))
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Synapse's own verdict
+
+
+def _failures(context: _Context) -> Iterator[Problem]:
+    if any(document["failure"] for document in context.run["documents"]):
+        return
+    for failure in context.run["failures"]:
+        path = tuple(failure["path"])
+        if failure["kind"] == "inline":
+            advice = f"Put the value into a file and name that in {dotted(path)}_path."
+            yield context.problem("error", path, "A secret stands in the configuration, which is not allowed here.", advice)
+        elif failure["kind"] == "crash":
+            yield _crash(context, failure, path)
+        else:
+            yield _refusal(context, failure, path)
+
+
+def _refusal(context: _Context, failure: Facts, path: Path) -> Problem:
+    """A ``ConfigError``: Synapse's own words, with the reason that it drops for a file added."""
+    message = " ".join(str(failure["message"]).split())
+    causes = [" ".join(str(cause).split()) for cause in failure["causes"]]
+    suggestion = None
+    if failure["missing"]:
+        suggestion = f"Set {dotted(path)}." + (" It must stay what it was: it is in every user's name." if path == ("server_name",) else "")
+    elif failure["errno"] is not None:
+        path = _file_option(context, path, message)
+        facts = next((facts for facts in context.run["paths"] if tuple(facts["option"]) == path), {})
+        why, suggestion = _why_unreadable({"errno": failure["errno"], **facts}, context.account)
+        message = f"{message}: {why}."
+    elif "open registration" in message:
+        path = ("enable_registration",)
+    return context.problem("error", path, message, suggestion, "; ".join(causes) or None)
+
+
+def _file_option(context: _Context, path: Path, message: str) -> Path:
+    """Return the option that names the file of a message; Synapse says ``signing_key`` for ``signing_key_path``."""
+    options = [tuple(facts["option"]) for facts in context.run["paths"]]
+    if path in options:
+        return path
+    longer = (*path[:-1], f"{path[-1]}_path") if path else path
+    if longer in options:
+        return longer
+    named = [tuple(facts["option"]) for facts in context.run["paths"] if f"'{facts['given']}'" in message]
+    return named[0] if named else path
+
+
+_PLAIN_TYPES = {
+    "str": "a text",
+    "int": "a number",
+    "float": "a number",
+    "bool": "true or false",
+    "list": "a list",
+    "dict": "a mapping",
+    "NoneType": "nothing",
+}
+
+
+def _crash(context: _Context, failure: Facts, path: Path) -> Problem:
+    """An exception that Synapse does not turn into words: say which option was being read."""
+    message = " ".join(str(failure["message"]).split())
+    technical = f"{failure['type']}: {message}"
+    kind = next((entry["kind"] for entry in context.run["options"] if tuple(entry["path"]) == path), None)
+    given = _PLAIN_TYPES.get(str(kind), "a value")
+    if "unexpected keyword argument" in message:
+        found = suggest(str(path[-1]), failure["known"]) if path else None
+        known = ", ".join(failure["known"])
+        advice = f"Did you mean {dotted((*path[:-1], found))}?" if found else f"Known here: {known}." if known else None
+        return context.problem("error", path, f"Synapse {context.version} does not know this option.", advice, technical)
+    if failure["missing"]:
+        return context.problem("error", path, "An option that Synapse needs here is missing.", f"Set {dotted(path)}.", technical)
+    if "invalid literal for int" in message or "Bad duration" in message or "Bad byte size" in message:
+        advice = "Sizes are a number with K, M, G or T (50M); durations a number with s, m, h, d, w or y (30d)."
+        return context.problem("error", path, "Synapse cannot read this value as a size, a duration or a number.", advice, technical)
+    if "has no attribute 'encode'" in message or "has no attribute 'strip'" in message:
+        return context.problem("error", path, f"Synapse needs a text here, and {given} was given.", "Put the value into quotes.", technical)
+    text = f"Synapse cannot use the value of this option ({given})." if path else "Synapse stops with an error of its own."
+    return context.problem("error", path, text, None, technical)
+
+
+# What Synapse logs while it reads a healthy configuration.
+_HARMLESS = re.compile(r"trusted key server|matrix\.org|Using default public_baseurl", re.IGNORECASE)
+
+
+def _notes(context: _Context) -> Iterator[Problem]:
+    if context.run["process"] != "main":
+        return
+    for note in context.run["notes"]:
+        text = " ".join(str(note["text"]).replace("-" * 80, "").split())
+        if "missing macaroon_secret_key" in text:
+            message = "No macaroon_secret_key is set: Synapse derives one from the signing key."
+            advice = "Set macaroon_secret_key_path; on a server in use this signs out guests and ends pending links."
+            yield context.problem("warning", ("macaroon_secret_key",), message, advice)
+        elif note["logger"].startswith("synapse.config") or note["logger"] == "synapse":
+            yield context.problem("info" if _HARMLESS.search(text) else "warning", (), f"Synapse says: {text}")
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Values that Synapse takes without a word
+
+
+def _values(context: _Context) -> Iterator[Problem]:
+    for entry in context.run["options"]:
+        path = tuple(entry["path"])
+        if "args" in path and path[0] in ("database", "databases"):
+            if path[-1] == "password" and entry["kind"] in ("int", "float", "bool"):
+                yield _unquoted(context, path, entry)
+        elif not entry["free"]:
+            yield from _value(context, path, entry)
+
+
+def _unquoted(context: _Context, path: Path, entry: Facts) -> Problem:
+    message = f"This secret is {_PLAIN_TYPES[entry['kind']]} for YAML, and not the text that was meant: leading zeros and the like are lost."
+    return context.problem("error", path, message, "Put the original text into quotes.")
+
+
+def _value(context: _Context, path: Path, entry: Facts) -> Iterator[Problem]:
+    name, kind = str(path[-1]), entry["kind"]
+    if "word" in entry and name not in _WORDS_UNDERSTOOD:
+        word = entry["word"]
+        if word in _NO_WORDS:
+            message = f'"{word}" in quotes is a text, and Synapse takes every text that is not empty for true.'
+            yield context.problem("error", path, message, "Write false, without quotes.")
+        else:
+            message = f'"{word}" in quotes is a text: it only happens to count as true.'
+            yield context.problem("warning", path, message, "Write true, without quotes.")
+    if name in _LISTS and kind == "str":
+        yield context.problem("error", path, "A list is needed here: Synapse takes the text apart into letters.", "Write a list.")
+    if name in _NUMBERS and kind in ("str", "list", "dict", "bool"):
+        yield context.problem("error", path, f"A number is needed here, and {_PLAIN_TYPES[kind]} was given.", "Write a number, without quotes.")
+    if _SECRETS.search(name) and kind in ("int", "float", "bool"):
+        yield _unquoted(context, path, entry)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Files and folders that options name
+
+
+def _files(contexts: Sequence[_Context]) -> Iterator[Problem]:
+    seen = set()
+    for context in contexts:
+        for facts in context.run["paths"]:
+            key = (tuple(facts["option"]), facts["path"])
+            if key not in seen:
+                seen.add(key)
+                yield from _file(context, facts)
+
+
+def _file(context: _Context, facts: Facts) -> Iterator[Problem]:
+    option = tuple(facts["option"])
+    name = str(option[-1])
+    if facts["relative"]:
+        message = f"The path {facts['given']} is relative: what it means depends on the folder in which Synapse is started."
+        yield context.problem("warning", option, message, "Write the whole path.")
+        return
+    if facts["coming"]:
+        if facts.get("empty") and facts["secret"]:
+            yield _empty_secret(context, option, facts)
+        return
+    if name in ("pid_file", "worker_pid_file") or option[-2:] == ("args", "database"):
+        yield from _writable_file(context, option, facts)
+    elif facts["folder_option"]:
+        yield from _folder(context, option, facts)
+    elif name in ("log_config", "worker_log_config"):
+        return
+    elif facts["secret"] and ("errno" in facts or facts.get("folder")):
+        why, advice = _why_unreadable(facts, context.account)
+        yield context.problem("error", option, f"The secret file {facts['path']} cannot be read: {why}.", advice)
+    elif facts["secret"] and facts["empty"]:
+        yield _empty_secret(context, option, facts)
+    if facts["secret"] and facts.get("exposed") and not facts.get("folder"):
+        message = f"Every account on the host can read the secret in {facts['path']} ({_mode(facts)})."
+        yield context.problem("warning", option, message, "Take the right to read from others: mode 0640 or 0600.")
+
+
+def _empty_secret(context: _Context, option: Path, facts: Facts) -> Problem:
+    message = f"The secret file {facts['path']} is empty: Synapse goes on as if no secret were set."
+    return context.problem("error", option, message, "Put the secret into the file.")
+
+
+def _writable_file(context: _Context, option: Path, facts: Facts) -> Iterator[Problem]:
+    """A file that Synapse itself writes: the SQLite database, the file with the process id."""
+    if facts.get("folder"):
+        yield context.problem("error", option, f"{facts['path']} is a folder.", "Name a file.")
+    elif "errno" in facts:
+        if not facts["creatable"]:
+            message = f"The account {context.account} cannot create {facts['path']}: it may not write to {facts['parent']}."
+            severity = "error" if option[-1] == "database" else "warning"
+            yield context.problem(severity, option, message, "Give the service a folder of its own for this file.")
+    elif option[-1] == "database" and not facts["writable"]:
+        message = f"The account {context.account} cannot write to the database {facts['path']} ({_mode(facts)})."
+        yield context.problem("error", option, message, "Make it the service's own file.")
+
+
+def _folder(context: _Context, option: Path, facts: Facts) -> Iterator[Problem]:
+    if "errno" in facts:
+        if option[-1] == "media_store_path" and not facts["creatable"]:
+            message = f"The folder {facts['path']} does not exist, and the account {context.account} may not create it in {facts['parent']}."
+            yield context.problem("error", option, message, "Create it for the service.")
+        elif option[-1] != "media_store_path":
+            yield context.problem("warning", option, f"The folder {facts['path']} does not exist.", "Correct the path.")
+    elif not facts["folder"]:
+        yield context.problem("error", option, f"{facts['path']} is not a folder.", "Name a folder.")
+    elif option[-1] == "media_store_path" and not facts["writable"]:
+        message = f"The account {context.account} cannot write to the media folder {facts['path']} ({_mode(facts)}): uploads would fail."
+        yield context.problem("error", option, message, "Make it the service's own folder.")
+
+
+def _exposed_configuration(context: _Context) -> Iterator[Problem]:
+    """A configuration file with secrets in it that every account can read."""
+    inline = [tuple(path) for path in context.run["settings"]["inline_secrets"]]
+    for document in context.run["documents"]:
+        held = [path for path in inline if context.place(path)[0] == document["path"]]
+        if held and document.get("exposed") and not document["coming"]:
+            message = f"Every account on the host can read {document['path']} ({_mode(document)}), and it holds secrets: "
+            message += ", ".join(dotted(path) for path in held[:5]) + ("." if len(held) <= 5 else " and more.")
+            yield replace(
+                context.problem("warning", held[0], message, "Take the right to read from others: mode 0640."), line=None
+            )
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Logging, application services, TLS, keys, the database driver
+
+
+def _logging(contexts: Sequence[_Context], answer: Facts) -> Iterator[Problem]:
+    done = set()
+    for context in contexts:
+        worker = context.run["process"] != "main"
+        option = "worker_log_config" if worker else "log_config"
+        facts = next((item for item in context.run["paths"] if item["option"] == [option]), None)
+        if facts is None or (option, facts["path"]) in done:
+            continue
+        done.add((option, facts["path"]))
+        if "errno" in facts or facts.get("folder"):
+            yield _unreadable_log(context, option, facts)
+            continue
+        yield from _log_config(context, option, answer["logs"].get(facts["path"], {}))
+
+
+def _unreadable_log(context: _Context, option: str, facts: Facts) -> Problem:
+    why, advice = _why_unreadable(facts, context.account)
+    message = f"The log configuration {facts['path']} cannot be read: {why}."
+    if facts.get("errno") == errno.ENOENT and option == "log_config":
+        message += " Synapse would write one itself, which logs to homeserver.log in the folder it is started in."
+    return context.problem("error", (option,), message, advice)
+
+
+def _log_config(context: _Context, option: str, facts: Facts) -> Iterator[Problem]:
+    if not facts:
+        return
+    path = str(facts["path"])
+    failure = facts.get("failure")
+    if failure is not None:
+        if failure["kind"] == "yaml":
+            yield replace(_yaml_problem(path, failure), path=option)
+        return
+    for item in facts["problems"]:
+        where = dotted(item["path"])
+        advice = None
+        if "systemd" in item["message"]:
+            advice = "Add systemd-python to the environment, or log to stderr with logging.StreamHandler: the journal takes that."
+        message = f"The log configuration is not usable{f' at {where}' if where else ''}: {item['message']}."
+        yield Problem("error", option, message, suggestion=advice or "Correct it: Synapse does not start with it.", file=path, line=item["line"])
+    for target in facts["targets"]:
+        yield from _log_target(context, option, path, target)
+
+
+def _log_target(context: _Context, option: str, path: str, target: Facts) -> Iterator[Problem]:
+    handler = target["handler"]
+    if target["relative"]:
+        message = f"The handler {handler} writes to a relative path: what it means depends on the folder in which Synapse is started."
+        yield Problem("warning", option, message, suggestion="Write the whole path.", file=path)
+    elif target["coming"]:
+        return
+    elif "errno" in target and not target["creatable"]:
+        message = f"The handler {handler} cannot create {target['path']}: the account {context.account} may not write to {target['parent']}."
+        yield Problem("error", option, message, suggestion="Give the service a folder of its own for its logs.", file=path)
+    elif "errno" not in target and not target["writable"]:
+        message = f"The handler {handler} cannot write to {target['path']} ({_mode(target)})."
+        yield Problem("error", option, message, suggestion=f"Make it a file of the account {context.account}.", file=path)
+
+
+def _app_services(context: _Context, answer: Facts) -> Iterator[Problem]:
+    for item in answer["app_services"]:
+        option = tuple(item["option"])
+        failure = item.get("failure")
+        if failure is not None and failure["kind"] == "yaml":
+            yield replace(_yaml_problem(item["path"], failure), path=dotted(option))
+        elif failure is not None:
+            why, advice = _why_unreadable(failure, context.account)
+            message = f"The registration {item['path']} cannot be read: {why}."
+            yield context.problem("error", option, message, f"{advice} Synapse does not start without it.")
+        elif item["error"]:
+            message = f"Synapse refuses the registration {item['path']}".rstrip() + f": {item['error']}"
+            yield context.problem("error", option, message, "Correct the file; keep its tokens, the bridge knows them.")
+        if item["relative"]:
+            message = f"The path {item['path']} is relative: what it means depends on the folder in which Synapse is started."
+            yield context.problem("warning", option, message, "Write the whole path.")
+        if item.get("exposed"):
+            message = f"Every account on the host can read the tokens in {item['path']} (mode {item['mode']:04o})."
+            yield context.problem("warning", option, message, "Take the right to read from others: mode 0640.")
+
+
+def _tls(context: _Context, answer: Facts) -> Iterator[Problem]:
+    facts = answer["tls"]
+    if facts is None:
+        return
+    option = tuple(facts["option"])
+    message, advice = f"{facts['message'][:1].upper()}{facts['message'][1:]}", "Put in the pair that belongs together."
+    if facts.get("errno") is not None:
+        found = next((item for item in context.run["paths"] if tuple(item["option"]) == option), {})
+        why, advice = _why_unreadable({"errno": facts["errno"], **found}, context.account)
+        message += f": {why}"
+    severity = "warning" if facts.get("expired") else "error"
+    yield context.problem(severity, option, message + ".", "Renew it." if facts.get("expired") else advice)
+
+
+# An instant in milliseconds has been larger than this since 1973, one in seconds will be until the year 5138.
+_SMALLEST_MILLISECONDS = 10**11
+
+
+def _old_keys(context: _Context, answer: Facts) -> Iterator[Problem]:
+    for facts in answer["old_keys"]:
+        option = tuple(facts["option"])
+        if facts["private_of"]:
+            message = f"This is the private key {facts['private_of']} of this server: everybody would be told it."
+            advice = "Put the verify key here. If the server ever ran with this, make a new signing key: the old one is known."
+            yield context.problem("error", option, message, advice)
+        elif facts["length"] == 32 and facts["valid_point"] is False:
+            message = "This is no verify key: no point of the curve has these bytes. It may be a private key."
+            advice = "Put the verify key here (the public half, as /_matrix/key/v2/server shows it)."
+            yield context.problem("error", option, message, advice)
+        elif facts["current"]:
+            message = f"This is the key {facts['current']} with which the server signs today: it is not an old one."
+            yield context.problem("warning", option, message, "Remove the entry.")
+        expired = facts["expired_ts"]
+        if expired is not None and expired < _SMALLEST_MILLISECONDS:
+            message = "expired_ts counts milliseconds since 1970; this number is too small for that."
+            yield context.problem("error", (*option, "expired_ts"), message, "Multiply seconds by 1000.")
+        elif expired is None and facts["expired_kind"] != "NoneType":
+            message = "expired_ts must be a whole number of milliseconds since 1970."
+            yield context.problem("error", (*option, "expired_ts"), message, "Write the number without quotes.")
+
+
+def _driver(context: _Context, answer: Facts) -> Iterator[Problem]:
+    for facts in answer["driver"]:
+        option = tuple(facts["option"])
+        if facts["driver"] is not None:
+            message = f"The PostgreSQL driver psycopg2 cannot be loaded: {facts['driver']}."
+            yield context.problem("error", option, message, "Install psycopg2-binary into the environment.")
+        elif facts["synapse"]:
+            right = dotted((*option[:-2], option[-1]))
+            message = "PostgreSQL's driver does not take this option: it is one of Synapse's own."
+            yield context.problem("error", option, message, f"Move it one level up, to {right}.")
+        else:
+            message = "PostgreSQL's driver does not know this connection option and would refuse to connect."
+            yield context.problem("error", option, message, "Correct or remove it (libpq's parameter key words).")
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Listeners
+
+
+def _hosts(address: str) -> set[str]:
+    if address in ("", "0.0.0.0", "::", "*"):  # noqa: S104 - compared, not bound
+        return {"*"}
+    return {"127.0.0.1", "::1"} if address == "localhost" else {address}
+
+
+def _overlap(first: Iterable[str], second: Iterable[str]) -> bool:
+    one = {host for address in first for host in _hosts(address)}
+    two = {host for address in second for host in _hosts(address)}
+    if one & two:
+        return True
+    # [::] also takes IPv4 connections; 0.0.0.0 takes no IPv6 ones.
+    for wide, narrow in ((set(first), two), (set(second), one)):
+        if "::" in wide or "" in wide or "*" in wide:
+            return True
+        if "0.0.0.0" in wide and any(":" not in host for host in narrow):  # noqa: S104
+            return True
+    return False
+
+
+def _listeners(contexts: Sequence[_Context]) -> Iterator[Problem]:
+    taken: list[tuple[_Context, Facts]] = []
+    for context in contexts:
+        for listener in context.run["listeners"]:
+            option = tuple(listener["option"])
+            port = listener["port"]
+            if port is not None and not 0 < port < 65536:
+                yield context.problem("error", (*option, "port"), f"There is no port {port}.", "Ports are 1 to 65535.")
+                continue
+            for other_context, other in taken:
+                if _clash(listener, other):
+                    yield _clash_problem(context, listener, other_context, other)
+                    break
+            taken.append((context, listener))
+            if listener["type"] == "metrics" and not context.run["settings"]["metrics"]:
+                message = "The listener for metrics is not opened, because enable_metrics is not true."
+                yield context.problem("warning", option, message, "Set enable_metrics: true, or remove the listener.")
+
+
+def _clash(listener: Facts, other: Facts) -> bool:
+    if listener["socket"] is not None or other["socket"] is not None:
+        return bool(listener["socket"] == other["socket"])
+    return bool(listener["port"] == other["port"] and _overlap(listener["addresses"], other["addresses"]))
+
+
+def _clash_problem(context: _Context, listener: Facts, other_context: _Context, other: Facts) -> Problem:
+    what = listener["socket"] or f"port {listener['port']}"
+    where = dotted(other["option"])
+    if other_context is not context:
+        where += f" of {_process(other_context)}"
+    message = f"Two listeners use {what}: this one and {where}. The second cannot be opened."
+    return context.problem("error", tuple(listener["option"]), message, "Give each listener a port of its own.")
+
+
+def _process(context: _Context) -> str:
+    return "the main process" if context.run["process"] == "main" else f"the worker {context.run['process']}"
+
+
+def _resources(contexts: Sequence[_Context]) -> Iterator[Problem]:
+    main = contexts[0]
+    if not main.run["listeners"]:
+        if not main.run["failures"] and main.run["settings"]["engines"]:
+            message = "The main process has no listener: it would run, and nobody could reach it."
+            yield main.problem("error", ("listeners",), message, "Restore the list of listeners.")
+        return
+    resources = {name for context in contexts for listener in context.run["listeners"] for name in listener["resources"]}
+    if "client" in resources and "federation" not in resources:
+        severity = "info" if main.run["settings"]["federation_off"] else "warning"
+        message = "No listener serves federation: other servers cannot talk to this one, nor fetch its keys."
+        advice = "Add federation to the names of a listener; set federation_domain_whitelist: [] if it is meant."
+        yield main.problem(severity, ("listeners",), message, advice)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Workers
+
+
+def _workers(contexts: Sequence[_Context], answer: Facts) -> Iterator[Problem]:
+    main, workers = contexts[0], contexts[1:]
+    settings = main.run["settings"]
+    distributed = set(settings["instance_map"]) - {"main"}
+    if "sqlite3" in settings["engines"] and (workers or distributed):
+        message = "SQLite cannot serve several processes: with workers it locks up and loses writes."
+        yield main.problem("error", ("database",), message, "Move to PostgreSQL (synapse_port_db), or run without workers.")
+    if not workers:
+        return
+    if not settings["redis"] and not main.run["failures"]:
+        message = "Workers need Redis, and redis.enabled is not true: they would stop at once, without a word why."
+        yield main.problem("error", ("redis",), message, "Set redis.enabled: true in the shared configuration.")
+    yield from _replication(main)
+    names: dict[str, _Context] = {}
+    for position, worker in enumerate(workers, 1):
+        yield from _worker(worker, answer, names)
+        if not answer["same_secret"][position]:
+            message = "The worker has another replication secret than the main process: every request between them fails."
+            option = "worker_replication_secret"
+            yield worker.problem("error", (option,), message, "Set it once, in the shared configuration.")
+
+
+def _replication(main: _Context) -> Iterator[Problem]:
+    """Does the main process listen where ``instance_map.main`` says that it does?"""
+    place = main.run["settings"]["instance_map"].get("main")
+    if place is None:
+        return
+    offers = [listener for listener in main.run["listeners"] if "replication" in listener["resources"]]
+    option = ("instance_map", "main")
+    if not offers:
+        message = "The main process has no listener with the resource replication: what workers ask of it would hang."
+        yield main.problem("error", option, message, "Add one on a loopback or private address.")
+    elif not any(
+        (listener["socket"] is not None and listener["socket"] == place["path"]) or (listener["port"] == place["port"])
+        for listener in offers
+    ):
+        message = "No replication listener of the main process is at the port or socket that instance_map.main names."
+        yield main.problem("warning", option, message, "Name the listener's own port there.")
+
+
+def _worker(worker: _Context, answer: Facts, names: dict[str, _Context]) -> Iterator[Problem]:
+    settings = worker.run["settings"]
+    process = str(worker.run["process"])
+    if any(document["failure"] for document in worker.run["documents"]):
+        return
+    given = [entry for entry in worker.run["options"] if entry["path"] == ["worker_app"]]
+    advice = "Set worker_app: synapse.app.generic_worker."
+    if not given or settings["worker_app"] is None:
+        message = "The worker has no worker_app of its own: it would run as a second main process."
+        yield worker.problem("error", ("worker_app",), message, advice)
+    elif not answer["apps"].get(process, False):
+        yield worker.problem("error", ("worker_app",), "There is no such application in Synapse: the worker would stop at once.", advice)
+    name = settings["worker_name"]
+    if name is None:
+        return
+    if name in names:
+        message = f"Two workers have the name {name!r}: this one and {names[name].run['process']}. Both would write the same streams."
+        yield worker.problem("error", ("worker_name",), message, "Give every worker a name of its own.")
+    names.setdefault(name, worker)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+
+
+def _media(context: _Context) -> Iterator[Problem]:
+    settings = context.run["settings"]
+    if settings["media_used"] and not settings["media_given"]:
+        message = "media_store_path is not set: media is kept in media_store in the folder in which Synapse is started."
+        yield context.problem("info", ("media_store_path",), message, "Set it to a whole path.")
+
+
+def judge(answer: Facts, wanted: Wanted) -> list[Problem]:
+    """Turn the facts of the probe into problems, the gravest first.
+
+    ``answer`` is what ``_probes/config_check.py`` returns. Two findings about one option with one severity are
+    shown once: Synapse's own words come first.
+    """
+    version, account = str(answer["version"]), str(answer["account"])
+    contexts = [_Context(run, version, account, wanted, run["lines"]) for run in answer["runs"]]
+    main = contexts[0]
+    found = list(_documents(contexts))
+    for context in contexts:
+        found.extend(_failures(context))
+    found.extend(_once_per_file(contexts, _unread))
+    found.extend(_once_per_file(contexts, _values))
+    found.extend(_notes(main))
+    found.extend(_files(contexts))
+    found.extend(_once_per_file(contexts, _exposed_configuration))
+    found.extend(_logging(contexts, answer))
+    for check in (_app_services, _tls, _old_keys, _driver):
+        found.extend(check(main, answer))
+    found.extend(_listeners(contexts))
+    found.extend(_resources(contexts))
+    found.extend(_workers(contexts, answer))
+    found.extend(_media(main))
+    return _sorted(_unique(found))
+
+
+def _once_per_file(
+    contexts: Sequence[_Context], check: t.Callable[[_Context], Iterator[Problem]]
+) -> Iterator[Problem]:
+    """Check a process; of a worker's, only what stands in its own file: the rest was said for the main process."""
+    for context in contexts:
+        for problem in check(context):
+            if context.run["process"] == "main" or problem.file == context.run["process"]:
+                yield problem
+
+
+def _unique(problems: Iterable[Problem]) -> list[Problem]:
+    seen: set[tuple[t.Any, ...]] = set()
+    kept = []
+    for problem in problems:
+        exact = (problem.severity, problem.path, problem.message)
+        spot = (problem.path, problem.file, problem.line)
+        about_one_option = problem.path and problem.severity == "error" and problem.line is not None
+        if exact in seen or (about_one_option and spot in seen):
+            continue
+        seen.update((exact, spot) if problem.severity == "error" else (exact,))
+        kept.append(problem)
+    return kept
+
+
+def _sorted(problems: Iterable[Problem]) -> list[Problem]:
+    return sorted(problems, key=lambda problem: (SEVERITIES.index(problem.severity), problem.file or "", problem.line or 0))
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# In words
+
+
+def render(problem: Problem) -> str:
+    """Return one problem as a line for the terminal."""
+    place = problem.file or ""
+    if problem.line is not None:
+        place += f" line {problem.line}"
+    head = f"{problem.severity.upper()} {problem.path}".rstrip()
+    text = f"{head} ({place}): {problem.message}" if place else f"{head}: {problem.message}"
+    if problem.cause and problem.cause not in problem.message:
+        text += f" [{problem.cause}]"
+    return f"{text} {problem.suggestion}" if problem.suggestion else text
+
+
+def summary(problems: Sequence[Problem], version: str | None) -> str:
+    """Return the verdict as one sentence."""
+    counts = {severity: sum(problem.severity == severity for problem in problems) for severity in SEVERITIES}
+    if counts["error"]:
+        errors = f"{counts['error']} error{'s' if counts['error'] > 1 else ''}"
+        return f"Synapse {version} would not run as meant with this configuration: {errors}."
+    if counts["warning"]:
+        warnings = f"{counts['warning']} warning{'s' if counts['warning'] > 1 else ''}"
+        return f"Synapse {version} accepts this configuration, with {warnings}."
+    return f"Synapse {version} accepts this configuration."
