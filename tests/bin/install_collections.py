@@ -18,7 +18,7 @@ import zipfile
 from pathlib import Path
 
 # What the molecule driver for Docker needs.
-WANTED = ("community/docker", "community/library_inventory_filtering_v1")
+WANTED = ("ansible/posix", "community/docker", "community/library_inventory_filtering_v1")
 SELF = "matrix_fleet/synapse"
 
 

@@ -28,4 +28,7 @@ mkdir -p "$root/.cache/uv" "$root/.cache/pip"
 export MOLECULE_GLOB='molecule/*/molecule.yml'
 export PATH=$root/.venv/bin:$PATH
 unset ANSIBLE_CONFIG
+if [ ! -t 1 ]; then # a log, not a terminal
+  export NO_COLOR=1 PY_COLORS=0 ANSIBLE_NOCOLOR=true COLUMNS=150
+fi
 exec molecule "${MOLECULE_COMMAND:-test}" --scenario-name "$scenario" "$@"
