@@ -384,7 +384,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A file near by that holds a usable key. ``own``: a backup of this file, or a file of Synapse's own name for it."""
+    """A file near by with a usable key. ``own``: a backup of this file, or a file of Synapse's own name for it."""
 
     path: str
     keys: tuple[Key, ...]

@@ -14,7 +14,9 @@ import hashlib
 import http.client
 import json
 import os
+import shutil
 import sys
+import tempfile
 import urllib.parse
 from typing import Any, Iterable, Iterator
 
@@ -58,16 +60,35 @@ def derive(keys: dict[str, list[str]]) -> dict[str, str]:
     }
 
 
+def without_traces(path: str) -> tuple[str, str | None]:
+    """Return how to open an SQLite file with nothing written beside it, and a scratch folder to remove afterwards.
+
+    Synapse keeps its file in WAL mode, in which a mere reader makes ``-shm`` and ``-wal`` files where there are none.
+    """
+    with open(path, "rb") as stream:
+        wal_mode = stream.read(20)[18:20] == b"\x02\x02"  # "read version" and "write version" of the file format
+    if not wal_mode or os.path.exists(path + "-shm"):
+        return f"file:{urllib.parse.quote(path)}?mode=ro", None
+    log = path + "-wal"
+    if not os.path.exists(log) or os.path.getsize(log) == 0:
+        return f"file:{urllib.parse.quote(path)}?mode=ro&immutable=1", None
+    # Left by a crash: what the log holds counts, and must be merged somewhere else.
+    scratch = tempfile.mkdtemp()
+    for name in (path, log):
+        shutil.copyfile(name, os.path.join(scratch, "db" + name[len(path) :]))
+    return f"file:{urllib.parse.quote(os.path.join(scratch, 'db'))}", scratch
+
+
 class Database:
     """Reads from SQLite or PostgreSQL; the statements are written for the first."""
 
     def __init__(self, request: dict[str, Any]) -> None:
-        self.error = Exception
+        self.scratch: str | None = None
         if request.get("path"):
             import sqlite3
 
-            quoted = urllib.parse.quote(request["path"])
-            self.connection: Any = sqlite3.connect(f"file:{quoted}?mode=ro", uri=True, timeout=10)
+            uri, self.scratch = without_traces(request["path"])
+            self.connection: Any = sqlite3.connect(uri, uri=True, timeout=10)
             self.mark = "?"
         else:
             import psycopg2
@@ -75,6 +96,12 @@ class Database:
             self.connection = psycopg2.connect(**{"connect_timeout": 10, **request["postgresql"]})
             self.connection.set_session(readonly=True, autocommit=True)
             self.mark = "%s"
+
+    def close(self) -> None:
+        """End the connection and leave nothing behind."""
+        self.connection.close()
+        if self.scratch is not None:
+            shutil.rmtree(self.scratch, ignore_errors=True)
 
     def has(self, table: str) -> bool:
         """Whether Synapse has made the table."""
@@ -147,10 +174,9 @@ def own_events(database: Database, server: str) -> Iterator[tuple[str, str | Non
     yield from database.rows(statement + "ORDER BY e.stream_ordering ASC LIMIT ?", [pattern, OLDEST])
 
 
-def read_events(request: dict[str, Any]) -> dict[str, Any]:
+def read_events(database: Database, request: dict[str, Any]) -> dict[str, Any]:
     """Read what a database tells about the life of this server."""
     found: dict[str, Any] = {"state": "empty", "reason": "", "signatures": []}
-    database = Database(request["database"])
     if not database.has("events") or not database.has("event_json"):
         return found
     rows = list(own_events(database, request["server_name"]))
@@ -172,7 +198,8 @@ def ask_events(request: dict[str, Any]) -> dict[str, Any]:
     try:
         if path and os.stat(path).st_size == 0:
             return absent
-        return read_events(request)
+        with contextlib.closing(Database(request["database"])) as database:
+            return read_events(database, request)
     except FileNotFoundError:
         return absent
     except Exception as error:  # each driver has its own
