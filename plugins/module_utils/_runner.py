@@ -108,8 +108,11 @@ class Runner(t.Protocol):
         raise NotImplementedError
 
 
-def module_runner(module: AnsibleModule) -> Runner:
-    """Return the runner that starts processes through ``module.run_command``."""
+def module_runner(module: AnsibleModule, *, pass_fds: Sequence[int] = ()) -> Runner:
+    """Return the runner that starts processes through ``module.run_command``.
+
+    They, and what they start in turn, inherit ``pass_fds``: a lock held by one of these outlives a killed module.
+    """
     run_command: Callable[..., tuple[int, str, str]] = module.run_command
 
     def run(
@@ -140,6 +143,7 @@ def module_runner(module: AnsibleModule) -> Runner:
                 binary_data=True,
                 expand_user_and_vars=False,  # a probe's source may well hold "~" or "$"
                 errors="replace",
+                pass_fds=tuple(pass_fds),
             )
         except OSError as error:
             return CommandResult(127, "", f"{command[0]}: {error.strerror}")

@@ -1,0 +1,124 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The little that is asked of a package index directly: one file by name, the newest version, a version's date.
+
+Reads the simple API in both its forms, JSON (PEP 691) and HTML (PEP 503), and folders of wheels. Fetching is given
+from outside, so nothing here opens a connection.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import typing as t
+from dataclasses import dataclass
+from html import unescape
+from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
+
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._lock import canonical, version_key
+
+__all__ = [
+    "ACCEPT",
+    "DEFAULT_INDEX",
+    "File",
+    "has",
+    "newest",
+    "parse_listing",
+    "project_url",
+    "released",
+    "unreachable",
+    "without_secrets",
+]
+
+DEFAULT_INDEX = "https://pypi.org/simple"
+ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
+_ANCHOR = re.compile(r"<a\s[^>]*?href\s*=\s*(?:\"([^\"]*)\"|'([^']*)')", re.IGNORECASE)
+_PRE_RELEASE = re.compile(r"(a|b|c|rc|alpha|beta|dev|pre)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class File:
+    """One file that an index offers; ``uploaded`` is empty where the index does not say."""
+
+    name: str
+    url: str
+    uploaded: str = ""
+
+
+def without_secrets(text: str) -> str:
+    """Return ``text`` with the user name and password of every URL in it replaced."""
+    return re.sub(r"(?<=://)[^/@\s'\"]+@", "***@", text)
+
+
+def project_url(index: str, project: str) -> str:
+    """Return the address of a project's listing; a local index is a file with the name that web servers look for."""
+    parts = urlsplit(index)
+    path = f"{parts.path.rstrip('/')}/{canonical(project)}/"
+    if parts.scheme == "file":
+        path += "index.html"
+    return urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
+
+
+def parse_listing(body: bytes, url: str) -> tuple[File, ...]:
+    """Read a listing in either form; what is neither has no files."""
+    text = body.decode("utf-8", "replace")
+    try:
+        listing = json.loads(text)
+    except ValueError:
+        links = [unescape(first or second) for first, second in _ANCHOR.findall(text)]
+        return tuple(File(_basename(link), urljoin(url, link).split("#")[0]) for link in links)
+    entries = listing.get("files", []) if isinstance(listing, dict) else []
+    return tuple(
+        File(str(entry["filename"]), urljoin(url, str(entry["url"])).split("#")[0], str(entry.get("upload-time") or ""))
+        for entry in entries
+        if not entry.get("yanked")
+    )
+
+
+def _basename(link: str) -> str:
+    return os.path.basename(unquote(urlsplit(link).path))
+
+
+def _version_of(file: str, project: str) -> str:
+    """Return the version in a file's name; empty for files of other kinds."""
+    stem = re.sub(r"(\.tar\.gz|\.zip)$", "", file)
+    if file.endswith(".whl"):
+        name, _, rest = stem.partition("-")
+        return rest.split("-")[0] if canonical(name) == canonical(project) else ""
+    if stem == file:
+        return ""
+    name, _, version = stem.rpartition("-")
+    return version if canonical(name) == canonical(project) else ""
+
+
+def newest(files: t.Iterable[File], project: str) -> str:
+    """Return the newest version that is not a pre-release; empty where there is none."""
+    versions = {_version_of(file.name, project) for file in files} - {""}
+    final = [version for version in versions if not _PRE_RELEASE.search(version)]
+    return max(final, key=version_key, default="")
+
+
+def released(files: t.Iterable[File], project: str, version: str) -> str:
+    """Return when the first file of a version was uploaded (ISO 8601); empty where the index does not say."""
+    times = [file.uploaded for file in files if file.uploaded and _version_of(file.name, project) == version]
+    return min(times, default="")
+
+
+def unreachable(host: str, reason: str) -> str:
+    """Return the message for an index that could not be asked."""
+    if re.search(r"certificate|SSL", reason, re.IGNORECASE):
+        return (
+            f"The certificate of {host} is not trusted by this host ({reason}). Where a private authority signs it, "
+            "give its certificate with 'ca_bundle'; otherwise install the package ca-certificates. Nothing was changed."
+        )
+    return (
+        f"The package index at {host} cannot be reached from this host ({reason}). Check name resolution and the "
+        "firewall, set the proxy in the task's environment (https_proxy), name another index with 'index_url', or "
+        "install without one ('offline' and 'find_links'). Nothing was changed."
+    )
+
+
+def has(files: t.Iterable[File], project: str, version: str) -> bool:
+    """Whether an index offers any file of a version."""
+    return any(_version_of(file.name, project) == version for file in files)

@@ -1,0 +1,199 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Proves an environment from the inside: packages, requirements, compiled extensions, Synapse's own checks.
+
+Request: ``{"expected": {name: version} or null, "extras": [...], "imports": bool}``. Answer: ``{"python", "prefix",
+"packages": {name: version}, "problems": [{"id", "evidence"}]}``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import importlib.machinery
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import re
+import sys
+import typing as t
+
+# Synapse's two programs; every other app module is the worker under another name (synapse/app/, 1.163.2).
+APPS = ("synapse.app.homeserver", "synapse.app.generic_worker")
+
+
+def canonical(name: str) -> str:
+    """Return a package's name as indexes compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def problem(kind: str, evidence: str) -> dict[str, str]:
+    """Return one problem."""
+    return {"id": kind, "evidence": evidence}
+
+
+def installed() -> tuple[dict[str, str], list[t.Any], list[dict[str, str]]]:
+    """Return version by name, the distributions, and what is wrong with their number."""
+    packages: dict[str, str] = {}
+    found: list[t.Any] = []
+    problems = []
+    for distribution in importlib.metadata.distributions():
+        name = distribution.metadata["Name"]
+        if not name:
+            problems.append(problem("distribution_incomplete", f"a distribution without a name: {distribution}"))
+            continue
+        if canonical(name) in packages:
+            problems.append(problem("distribution_duplicate", f"{name} is installed more than once"))
+        packages[canonical(name)] = distribution.version
+        found.append(distribution)
+    return packages, found, problems
+
+
+def against(expected: dict[str, str], packages: dict[str, str]) -> list[dict[str, str]]:
+    """Compare what is installed with what the lock says."""
+    problems = [
+        problem("distribution_missing", f"{name} {version} is in the lock and not installed")
+        for name, version in sorted(expected.items())
+        if name not in packages
+    ]
+    problems += [
+        problem("distribution_version", f"{name} is {packages[name]}, the lock says {version}")
+        for name, version in sorted(expected.items())
+        if name in packages and packages[name] != version
+    ]
+    problems += [
+        problem("distribution_foreign", f"{name} {version} is installed and not in the lock")
+        for name, version in sorted(packages.items())
+        if name not in expected
+    ]
+    return problems
+
+
+def requirements(packages: dict[str, str], distributions: list[t.Any]) -> list[dict[str, str]]:
+    """Check every distribution's requirements, extras apart: what ``pip check`` does."""
+    problems = []
+    for distribution in distributions:
+        name = distribution.metadata["Name"]
+        for text in distribution.requires or ():
+            from packaging.requirements import Requirement  # a dependency of Synapse
+
+            wanted = Requirement(text)
+            if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+                continue
+            version = packages.get(canonical(wanted.name))
+            if version is None:
+                problems.append(problem("requirement_missing", f"{name} needs {text}, which is not installed"))
+            elif not wanted.specifier.contains(version, prereleases=True):
+                problems.append(problem("requirement_version", f"{name} needs {text}, found {version}"))
+    return problems
+
+
+def extensions() -> list[dict[str, str]]:
+    """Load every compiled extension that this interpreter would load."""
+    suffixes = tuple(importlib.machinery.EXTENSION_SUFFIXES)
+    problems = []
+    for folder in [entry for entry in sys.path if entry.startswith(sys.prefix) and os.path.isdir(entry)]:
+        for root, _folders, files in os.walk(folder):
+            for name in files:
+                path = os.path.join(root, name)
+                if name.endswith(suffixes) and (".abi3." in name or ".cpython-" in name):
+                    try:
+                        ctypes.CDLL(path)
+                    except OSError as error:
+                        problems.append(problem("extension_unloadable", str(error)))
+                elif re.search(r"\.cpython-\d+\w*(-[\w-]+)?\.so$", name):
+                    problems.append(problem("extension_mismatch", f"{path} is for another Python"))
+    return problems
+
+
+def importers_of_pkg_resources(distributions: list[t.Any]) -> list[str]:
+    """Return the packages that import ``pkg_resources`` at the top level of a module, setuptools itself apart."""
+    pattern = re.compile(rb"^(?:import pkg_resources|from pkg_resources|__import__\(.pkg_resources)", re.MULTILINE)
+    found = set()
+    for distribution in distributions:
+        name = canonical(distribution.metadata["Name"])
+        if name in {"setuptools", "pip"}:
+            continue
+        for file in distribution.files or ():
+            text = str(file)
+            if text.endswith(".py") and "/tests/" not in f"/{text}" and "/test/" not in f"/{text}":
+                with contextlib.suppress(OSError), open(str(distribution.locate_file(file)), "rb") as stream:
+                    if pattern.search(stream.read()):
+                        found.add(name)
+    return sorted(found)
+
+
+def pkg_resources(packages: dict[str, str], distributions: list[t.Any]) -> list[dict[str, str]]:
+    """Report a missing ``pkg_resources`` where, and only where, something installed imports it."""
+    version = packages.get("setuptools")
+    # setuptools 82 removed the module.
+    if version is not None and int(re.split(r"\D", version)[0]) < 82:
+        return []
+    names = importers_of_pkg_resources(distributions)
+    if not names:
+        return []
+    state = "setuptools is not installed" if version is None else f"setuptools {version} no longer has it"
+    return [problem("pkg_resources_missing", f"{', '.join(names)} import pkg_resources; {state}")]
+
+
+def load(what: str, action: t.Callable[[], object]) -> list[dict[str, str]]:
+    """Run one import or check and report how it failed."""
+    try:
+        action()
+    except Exception as error:  # any failure of foreign code is the finding
+        text = str(error) or type(error).__name__
+        return [problem("import_failed", f"{what}: {type(error).__name__}: {text}"[:1000])]
+    except SystemExit as error:
+        return [problem("import_failed", f"{what}: it ended the interpreter ({error.code})"[:1000])]
+    return []
+
+
+def check_requirements(extras: list[str]) -> None:
+    """Ask Synapse itself (synapse/util/check_dependencies.py, 1.163.2)."""
+    checker = importlib.import_module("synapse.util.check_dependencies").check_requirements
+    checker()
+    for extra in extras:
+        checker(extra)
+
+
+def synapse(distributions: list[t.Any], extras: list[str]) -> list[dict[str, str]]:
+    """Import Synapse's programs and entry points, and run its own dependency check."""
+    problems = []
+    for name in APPS:
+        problems += load(name, lambda name=name: importlib.import_module(name))  # type: ignore[misc]
+    problems += load("Synapse's own dependency check", lambda: check_requirements(extras))
+    for distribution in distributions:
+        if canonical(distribution.metadata["Name"]) == "matrix-synapse":
+            for entry in distribution.entry_points:
+                if entry.group == "console_scripts":
+                    problems += load(f"the script {entry.name}", entry.load)
+    if importlib.util.find_spec("psycopg2") is not None:
+        problems += load("psycopg2", lambda: importlib.import_module("psycopg2"))
+    return problems
+
+
+def prove(request: dict[str, t.Any]) -> dict[str, t.Any]:
+    """Return the answer to one request."""
+    packages, distributions, problems = installed()
+    if "matrix-synapse" not in packages:
+        problems.append(problem("synapse_missing", "matrix-synapse is not installed"))
+    if "psycopg2" in packages and "psycopg2-binary" in packages:
+        problems.append(problem("psycopg2_conflict", "psycopg2 and psycopg2-binary own the same files"))
+    if request["expected"] is not None:
+        problems += against(request["expected"], packages)
+    problems += load("the requirements", lambda: problems.extend(requirements(packages, distributions)))
+    problems += pkg_resources(packages, distributions)
+    problems += extensions()
+    if request["imports"]:
+        problems += synapse(distributions, request["extras"])
+    return {"python": platform.python_version(), "prefix": sys.prefix, "packages": packages, "problems": problems}
+
+
+if __name__ == "__main__":
+    asked = json.loads(sys.stdin.read())
+    with contextlib.redirect_stdout(sys.stderr):
+        answer = prove(asked)
+    sys.stdout.write(json.dumps(answer) + "\n")

@@ -1,0 +1,338 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Decisions about the environment that Synapse runs in: what is wrong with it, and what is to be done. Pure."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import typing as t
+from dataclasses import dataclass, field
+
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._releases import (
+    ADOPTED,
+    Release,
+    free_name,
+    name_of,
+    to_prune,
+)
+
+if t.TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ansible_collections.matrix_fleet.synapse.plugins.module_utils._venv_tree import Tree
+
+__all__ = [
+    "UNRESOLVED",
+    "Finding",
+    "Host",
+    "Live",
+    "Plan",
+    "Seen",
+    "Wanted",
+    "candidates",
+    "difference",
+    "findings_of",
+    "minor_of_name",
+    "plan",
+    "plan_absent",
+]
+
+# Stands for the digest in a release's name while nothing has been resolved: check mode without a lock.
+UNRESOLVED = "unresolved"
+_EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong with an environment: a stable id and what was seen."""
+
+    id: str
+    evidence: str
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is known of one environment: version by package, what is wrong, the Synapse in it (empty: none)."""
+
+    packages: Mapping[str, str] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def version(self) -> str:
+        return self.packages.get("matrix-synapse", "")
+
+
+@dataclass(frozen=True)
+class Live:
+    """What ``path`` is: ``nothing``, a link to a ``release`` of ours, a ``link`` elsewhere, a hand-made ``folder``."""
+
+    kind: str
+    target: str = ""
+    name: str = ""
+    seen: Seen = Seen()
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the operator asked for. ``digest`` and ``expected`` are ``None`` until a lock is known.
+
+    ``python`` is the real path of the interpreter to build from, ``None`` where any that works will do; ``now`` is the
+    time, for the name under which a hand-made environment is kept.
+    """
+
+    path: str
+    releases_path: str
+    version: str
+    request: str
+    digest: str | None
+    expected: Mapping[str, str] | None
+    python: str | None
+    activate: bool
+    rebuild: bool
+    keep: int
+    now: str
+
+
+@dataclass(frozen=True)
+class Host:
+    """What was found: what is live, our releases, every name under ``releases_path``, and the first sound candidate."""
+
+    live: Live
+    releases: tuple[Release, ...] = ()
+    names: tuple[str, ...] = ()
+    sound: Release | None = None
+    damaged: Mapping[str, tuple[Finding, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done, and everything that is returned about it; real run and check mode share it.
+
+    ``adopt`` is the name under ``releases_path`` by which a hand-made folder is kept when it gives way.
+    """
+
+    build: bool
+    name: str
+    version: str
+    packages: Mapping[str, str]
+    switch: bool
+    adopt: str
+    previous: str
+    clear: tuple[Release, ...]
+    prune: tuple[Release, ...]
+    problems: tuple[dict[str, str], ...]
+    before: str
+    after: str
+    packages_changed: dict[str, t.Any]
+
+    @property
+    def changed(self) -> bool:
+        return self.build or self.switch or bool(self.clear)
+
+
+def minor_of_name(path: str) -> str:
+    """Return ``3.11`` for an interpreter called ``python3.11``; empty where the name does not tell."""
+    found = re.fullmatch(r"python(\d+\.\d+)", posixpath.basename(path))
+    return found[1] if found else ""
+
+
+def _some(items: Sequence[str]) -> str:
+    shown = ", ".join(items[:_EXAMPLES])
+    return shown if len(items) <= _EXAMPLES else f"{shown} and {len(items) - _EXAMPLES} more"
+
+
+def _interpreter(tree: Tree, running: str) -> list[Finding]:
+    if tree.interpreter is None:
+        return [Finding("interpreter_missing", f"{tree.path}/bin/python leads to {tree.base}, which does not exist")]
+    found = []
+    minor = ".".join(running.split(".")[:2])
+    if not running:
+        found.append(Finding("interpreter_broken", f"{tree.interpreter} does not start"))
+    elif tree.libraries and minor not in tree.libraries:
+        made_for = ", ".join(tree.libraries)
+        evidence = f"{tree.interpreter} is Python {minor}, the packages lie in a folder for Python {made_for}"
+        found.append(Finding("interpreter_changed", evidence))
+    configured = ".".join(tree.config_version.split(".")[:2])
+    if running and configured and configured != minor and not found:
+        evidence = f"pyvenv.cfg says Python {configured}, {tree.interpreter} is Python {minor}"
+        found.append(Finding("interpreter_changed", evidence))
+    tag = minor.replace(".", "")
+    foreign = {name: count for name, count in tree.extensions.items() if name != tag}
+    if running and foreign and tag not in tree.extensions:
+        counts = ", ".join(f"{count} for cpython-{name}" for name, count in sorted(foreign.items()))
+        found.append(Finding("extension_mismatch", f"no compiled extension is for Python {minor}; found {counts}"))
+    return found
+
+
+def _packages(tree: Tree, expected: Mapping[str, str] | None, version: str) -> list[Finding]:
+    packages = tree.packages
+    found = []
+    names = [one.name for one in tree.distributions]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        found.append(Finding("distribution_duplicate", f"{name} is installed {names.count(name)} times"))
+    if "matrix-synapse" not in packages:
+        found.append(Finding("synapse_missing", f"matrix-synapse is not installed in {tree.path}"))
+    elif expected is None and packages["matrix-synapse"] != version:
+        found.append(Finding("synapse_version", f"matrix-synapse is {packages['matrix-synapse']}, wanted is {version}"))
+    if {"psycopg2", "psycopg2-binary"} <= set(packages):
+        evidence = "psycopg2 and psycopg2-binary are both installed and own the same files"
+        found.append(Finding("psycopg2_conflict", evidence))
+    for name, wanted in sorted((expected or {}).items()):
+        if name not in packages:
+            found.append(Finding("distribution_missing", f"{name} {wanted} is not installed"))
+        elif packages[name] != wanted:
+            found.append(Finding("distribution_version", f"{name} is {packages[name]}, the lock says {wanted}"))
+    if expected is not None:
+        foreign = [f"{name} {packages[name]}" for name in sorted(packages) if name not in expected]
+        if foreign:
+            found.append(Finding("distribution_foreign", f"not in the lock: {', '.join(foreign)}"))
+    return found
+
+
+def _files(tree: Tree) -> list[Finding]:
+    found = []
+    for one in tree.distributions:
+        if not one.complete:
+            found.append(Finding("distribution_incomplete", f"{one.name} {one.version} has no METADATA or no RECORD"))
+        if one.missing:
+            found.append(Finding("files_missing", f"{one.name} {one.version}: {_some(one.missing)}"))
+        if one.altered:
+            found.append(Finding("files_altered", f"{one.name} {one.version}: {_some(one.altered)}"))
+    if tree.leftovers:
+        found.append(Finding("distribution_leftover", f"an interrupted uninstall left {_some(tree.leftovers)}"))
+    if tree.unreadable:
+        evidence = f"only root can read {_some(tree.unreadable)}"
+        found.append(Finding("unreadable", evidence))
+    if tree.scripts_elsewhere:
+        evidence = f"{_some(tree.scripts_elsewhere)} start an interpreter of another place: the folder was moved"
+        found.append(Finding("scripts_elsewhere", evidence))
+    if tree.noexec:
+        evidence = f"{tree.path} is on a file system mounted noexec, where no compiled extension loads"
+        found.append(Finding("noexec", evidence))
+    return found
+
+
+def findings_of(tree: Tree, *, running: str, expected: Mapping[str, str] | None, version: str) -> tuple[Finding, ...]:
+    """Return everything that is wrong with an environment that was looked at closely.
+
+    ``running`` is the version that its interpreter states, empty where it does not start; ``expected`` is version by
+    name, ``None`` where only Synapse's own ``version`` is known.
+    """
+    return (*_interpreter(tree, running), *_packages(tree, expected, version), *_files(tree))
+
+
+def candidates(wanted: Wanted, releases: Sequence[Release], live: str) -> tuple[Release, ...]:
+    """Return the proven releases that are what is asked for: the live one first, then the newest first."""
+
+    def fits(release: Release) -> bool:
+        manifest = release.manifest
+        if manifest is None or not release.proven or wanted.python not in {None, manifest.python}:
+            return False
+        return manifest.request == wanted.request or manifest.lock_digest == wanted.digest
+
+    fitting = [release for release in releases if fits(release)]
+    fitting.sort(key=lambda release: release.manifest.proven_at if release.manifest else "", reverse=True)
+    fitting.sort(key=lambda release: release.name != live)
+    return tuple(fitting)
+
+
+def difference(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, t.Any]:
+    """Return what differs between two sets of packages, as it is returned to the operator."""
+    return {
+        "added": {name: after[name] for name in sorted(after) if name not in before},
+        "removed": {name: before[name] for name in sorted(before) if name not in after},
+        "changed": {
+            name: {"before": before[name], "after": after[name]}
+            for name in sorted(after)
+            if name in before and before[name] != after[name]
+        },
+    }
+
+
+def _state(release: str, packages: Mapping[str, str], live: bool) -> str:
+    if not release:
+        return ""
+    lines = [f"release {release} ({'live' if live else 'not live'})"]
+    return "\n".join([*lines, *(f"{name} {packages[name]}" for name in sorted(packages))]) + "\n"
+
+
+def _problems(wanted: Wanted, host: Host, name: str, build: bool, adopt: str) -> tuple[dict[str, str], ...]:
+    live = host.live
+    action = f"The release {name} is {'built beside it' if build else 'whole'}"
+    action += " and takes its place." if wanted.activate else "; it takes its place when it is activated."
+    if adopt:
+        action += f" This folder is kept as {posixpath.join(wanted.releases_path, adopt)}."
+    found = []
+    if live.name != name:
+        found += [{"id": one.id, "evidence": one.evidence, "action": action} for one in live.seen.findings]
+    for damaged, findings in sorted(host.damaged.items()):
+        if damaged != live.name:
+            kept = f"It is not used; the release {name} is {'built beside it' if build else 'used'}."
+            found += [{"id": one.id, "evidence": f"{damaged}: {one.evidence}", "action": kept} for one in findings]
+    for release in host.releases:
+        if release.incomplete and release.name != live.name:
+            evidence = f"{release.path} was never finished"
+            found.append({"id": "build_interrupted", "evidence": evidence, "action": "It is removed."})
+    return tuple(found)
+
+
+def plan(wanted: Wanted, host: Host) -> Plan:
+    """Decide what is to be done so that a proven release of what is wanted exists, and is live if it is to be."""
+    live = host.live
+    clear = tuple(release for release in host.releases if release.incomplete and release.name != live.name)
+    sound = None if wanted.rebuild else host.sound
+    if sound is not None and sound.manifest is not None:
+        build, name = False, sound.name
+        version, packages = sound.manifest.version, sound.manifest.packages
+    else:
+        gone = {release.name for release in clear}
+        taken = [one for one in host.names if one not in gone]
+        build, name = True, free_name(name_of(wanted.version, wanted.digest or UNRESOLVED), taken)
+        version, packages = wanted.version, dict(wanted.expected or {})
+    switch = wanted.activate and live.name != name
+    adopt = ""
+    if switch and live.kind == "folder":
+        kept_as = f"{ADOPTED}{live.seen.version or 'unknown'}-{wanted.now}"
+        adopt = free_name(kept_as, host.names)
+    previous = adopt if adopt else live.name
+    prune: tuple[Release, ...] = ()
+    if switch:
+        room = wanted.keep - 1 if build else wanted.keep
+        prune = to_prune(host.releases, keep=room, spare=(name, live.name))
+    before = live.name or (live.target if live.kind != "nothing" else "")
+    return Plan(
+        build=build,
+        name=name,
+        version=version,
+        packages=packages,
+        switch=switch,
+        adopt=adopt,
+        previous="" if previous == name else previous,
+        clear=clear,
+        prune=prune,
+        problems=_problems(wanted, host, name, build, adopt),
+        before=_state(before, live.seen.packages, True),
+        after=_state(name, packages, wanted.activate or live.name == name),
+        packages_changed=difference(live.seen.packages, packages),
+    )
+
+
+def plan_absent(host: Host, path: str) -> Plan:
+    """Decide what goes: the link where it leads to a release of ours, and every folder that is ours."""
+    ours = host.live.kind == "release"
+    return Plan(
+        build=False,
+        name="",
+        version="",
+        packages={},
+        switch=ours,
+        adopt="",
+        previous="",
+        clear=host.releases,
+        prune=(),
+        problems=(),
+        before="".join(f"{one}\n" for one in ([path] if ours else []) + [one.path for one in host.releases]),
+        after="",
+        packages_changed=difference(host.live.seen.packages if ours else {}, {}),
+    )

@@ -1,0 +1,422 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One run of ``synapse_venv``: observe, plan, and unless only a prediction is wanted, apply under the host's lock."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import time
+import typing as t
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils import (
+    _default_lock,
+    _files,
+    _index,
+    _installer,
+    _venv,
+    _venv_build,
+)
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._installer import Installer, Sources
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._lock import Pin, digest_of, parse, pins_for, text_of
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._releases import (
+    LOCK_FILE,
+    TOOLS,
+    Manifest,
+    Release,
+)
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import Runner, SynapseError
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._venv_build import Interpreter, Proof, UnprovenError
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._venv_request import (
+    Asked,
+    Options,
+    ask,
+    python_floor,
+)
+
+if t.TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["Task"]
+
+Fetch = t.Callable[[str], bytes]
+# setuptools 82 removed pkg_resources.
+_HOLD_BACK = "setuptools<82"
+
+
+@dataclass(frozen=True)
+class _Survey:
+    """What one look at the host came to."""
+
+    asked: Asked
+    wanted: _venv.Wanted
+    host: _venv.Host
+    todo: _venv.Plan
+    interpreter: Interpreter | None
+
+
+class Task:
+    """One run; ``warnings`` collects what the operator should know although it worked."""
+
+    def __init__(
+        self,
+        options: Options,
+        *,
+        runner: Callable[[Sequence[int]], Runner],
+        fetcher: Callable[[Sources], Fetch],
+        log: Callable[[str], object],
+    ) -> None:
+        self.options = options
+        self.warnings: list[str] = []
+        self._runner = runner
+        self._fetcher = fetcher
+        self._log = log
+        self._now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+
+    # ------------------------------------------------------------------------------------------------------- running
+
+    def run(self, *, apply: bool) -> dict[str, t.Any]:
+        """Return the module's result; with ``apply`` false it is what a run would return."""
+        if self.options.state == "absent":
+            return self._absent(apply=apply)
+        run = self._runner(())
+        survey = self._survey(run)
+        manifest = survey.host.sound.manifest if survey.host.sound and not survey.todo.build else None
+        if survey.todo.changed:
+            need = {} if survey.todo.build else {"need": 0}
+            _venv_build.check_room(self.options.releases_path, **need)
+        if survey.todo.changed and apply:
+            with _venv_build.held(self.options.releases_path) as lock:
+                run = self._runner((lock,))
+                # What was seen before the lock may be of the past by now.
+                survey, manifest = self._apply(run, self._survey(run))
+        elif survey.todo.build and survey.asked.digest is None:
+            self._warn_unlocked(survey.asked)
+        return self._result(survey, manifest)
+
+    def _survey(self, run: Runner) -> _Survey:
+        options = self.options
+        asked = ask(options, self._text("requirements"), self._text("constraints"))
+        releases, names = _venv_build.releases_in(options.releases_path)
+        live = _venv_build.live_at(run, options.path, releases, asked.version)
+        wanted = _venv.Wanted(
+            path=options.path,
+            releases_path=options.releases_path,
+            version=asked.version,
+            request=asked.request,
+            digest=asked.digest,
+            expected=None,
+            python=None,
+            activate=options.activate,
+            rebuild=options.state == "rebuilt",
+            keep=options.keep_releases,
+            now=self._now,
+        )
+        interpreter = None
+        if options.python:
+            interpreter = self._interpreter(run, asked)
+            wanted = replace(wanted, python=interpreter.path)
+        host = self._host(run, wanted, live, releases, names)
+        if host.sound is None or wanted.rebuild:
+            interpreter = interpreter or self._interpreter(run, asked)
+            if asked.digest is not None:
+                wanted = replace(wanted, expected=pins_for(_pins(asked), interpreter.markers))
+        return _Survey(asked, wanted, host, _venv.plan(wanted, host), interpreter)
+
+    def _interpreter(self, run: Runner, asked: Asked) -> Interpreter:
+        named = None
+        if self.options.python:
+            named = shutil.which(self.options.python) or self.options.python
+        return _venv_build.choose_python(run, named, python_floor(asked.version), asked.version)
+
+    def _host(
+        self,
+        run: Runner,
+        wanted: _venv.Wanted,
+        live: _venv.Live,
+        releases: tuple[Release, ...],
+        names: tuple[str, ...],
+    ) -> _venv.Host:
+        damaged: dict[str, tuple[_venv.Finding, ...]] = {}
+        for release in _venv.candidates(wanted, releases, live.name):
+            seen = live.seen if release.name == live.name else _venv_build.look(run, release)
+            if not seen.findings:
+                return _venv.Host(live, releases, names, release, damaged)
+            damaged[release.name] = seen.findings
+        return _venv.Host(live, releases, names, None, damaged)
+
+    def _text(self, option: str) -> str | None:
+        path = str(getattr(self.options, option))
+        if option == "requirements" and self.options.requirements_content:
+            return self.options.requirements_content
+        if not path:
+            return None
+        data = _files.read(path)
+        if data is None:
+            raise SynapseError(f"{option!r} is {path}, which does not exist on the host: put the file there first.")
+        return data.decode("utf-8", "replace")
+
+    # ------------------------------------------------------------------------------------------------------ applying
+
+    def _apply(self, run: Runner, survey: _Survey) -> tuple[_Survey, Manifest | None]:
+        options = self.options
+        todo, manifest = survey.todo, survey.host.sound.manifest if survey.host.sound else None
+        _venv_build.tidy(options.releases_path)
+        for release in todo.clear:
+            _venv_build.discard(options.releases_path, release)
+        if todo.build:
+            survey, manifest = self._build(run, survey)
+            todo = survey.todo
+        if todo.switch:
+            folder = options.releases_path
+            release_path = os.path.join(folder, todo.name)
+            kept = _venv_build.activate(
+                options.path, release_path, folder=folder, adopt=todo.adopt, live=survey.host.live
+            )
+            if kept and os.path.dirname(kept) != folder:
+                survey = replace(survey, todo=replace(todo, previous=kept))
+        for release in todo.prune:
+            _venv_build.discard(options.releases_path, release)
+        return survey, manifest
+
+    def _build(self, run: Runner, survey: _Survey) -> tuple[_Survey, Manifest]:
+        asked, interpreter = survey.asked, survey.interpreter
+        if interpreter is None:
+            interpreter = self._interpreter(run, asked)
+        tools = os.path.join(self.options.releases_path, TOOLS)
+        scratch = os.path.join(tools, "scratch")
+        _files.make_directory(scratch, mode=0o700)
+        sources = self._sources()
+        installer = self._installer(run, interpreter, sources, tools, scratch)
+        if asked.digest is not None:
+            survey, manifest = self._make(run, survey, installer, interpreter, _pins(asked))
+        else:
+            survey, manifest = self._resolve_and_make(run, survey, installer, interpreter, sources)
+        for leftover in ("cache", "scratch"):
+            _venv_build.run_down(os.path.join(tools, leftover))
+        return survey, manifest
+
+    def _make(
+        self, run: Runner, survey: _Survey, installer: Installer, interpreter: Interpreter, pins: tuple[Pin, ...]
+    ) -> tuple[_Survey, Manifest]:
+        expected = pins_for(pins, interpreter.markers)
+        digest = digest_of(pins)
+        wanted = replace(survey.wanted, digest=digest, expected=expected)
+        survey = replace(survey, wanted=wanted, todo=_venv.plan(wanted, survey.host))
+        proof = Proof(wanted.version, digest, wanted.request, expected, _provable(survey.asked.extras))
+        self._log(f"building the release {survey.todo.name} with {installer.name}")
+        manifest = _venv_build.build(
+            run,
+            installer,
+            folder=wanted.releases_path,
+            name=survey.todo.name,
+            lock=text_of(pins),
+            proof=proof,
+            interpreter=interpreter,
+            binary_only=survey.asked.shipped and bool(_glibc()),
+        )
+        return survey, manifest
+
+    def _resolve_and_make(
+        self, run: Runner, survey: _Survey, installer: Installer, interpreter: Interpreter, sources: Sources
+    ) -> tuple[_Survey, Manifest]:
+        asked = survey.asked
+        self._warn_unlocked(asked)
+        before = self._as_of(asked, sources)
+        if before and isinstance(installer, _installer.Pip):
+            self.warnings.append(
+                f"pip cannot resolve as of {before}: today's dependencies may not fit Synapse {asked.version}."
+            )
+        constraints = self._text("constraints") or ""
+        wanted = _installer.requirements_for(asked.version, asked.extras, self.options.extra_packages, asked.base)
+        try:
+            pins = _resolve(installer, wanted, constraints, before, asked)
+            return self._make(run, survey, installer, interpreter, pins)
+        except UnprovenError as error:
+            if {one.id for one in error.findings} != {"pkg_resources_missing"}:
+                raise
+            evidence = error.findings[0].evidence
+        self.warnings.append(
+            f"{evidence}. So setuptools is held below 82; ask the package's authors for a new version."
+        )
+        pins = _resolve(installer, [*wanted, _HOLD_BACK], constraints, before, asked)
+        return self._make(run, survey, installer, interpreter, pins)
+
+    def _as_of(self, asked: Asked, sources: Sources) -> str:
+        """Return the instant as of which an old version is resolved, empty for now; refuse an unknown one."""
+        if sources.offline:
+            return ""
+        url = _index.project_url(sources.index_url, "matrix-synapse")
+        try:
+            files = _index.parse_listing(self._fetcher(sources)(url), url)
+        except FileNotFoundError:
+            return ""
+        if (
+            not sources.extra_index_urls
+            and not sources.find_links
+            and not _index.has(files, "matrix-synapse", asked.version)
+        ):
+            newest = _index.newest(files, "matrix-synapse") or "none"
+            raise SynapseError(
+                f"There is no Synapse {asked.version} on {sources.hosts()}: the newest there is {newest}. Correct "
+                "'version'. Nothing was changed."
+            )
+        if _index.newest(files, "matrix-synapse") == asked.version:
+            return ""
+        day = _index.released(files, "matrix-synapse", asked.version)[:10]
+        if not re.fullmatch(r"\d{4}-\d\d-\d\d", day):
+            return ""
+        return (datetime.strptime(day, "%Y-%m-%d") + timedelta(days=2)).strftime("%Y-%m-%dT00:00:00Z")
+
+    def _warn_unlocked(self, asked: Asked) -> None:
+        self.warnings.append(
+            f"No lock holds what is asked for (Synapse {asked.version}), so this host resolves it alone: another host, "
+            "or another day, may get other packages. Give a lock with 'requirements' or 'requirements_content'."
+        )
+
+    # ----------------------------------------------------------------------------------------------------- installers
+
+    def _sources(self) -> Sources:
+        options = self.options
+        index, bundle = _installer.host_sources(os.environ, _installer.pip_configurations(os.environ))
+        for name in _installer.stray_variables(os.environ):
+            del os.environ[name]
+        if options.ca_bundle and not os.path.isfile(options.ca_bundle):
+            raise SynapseError(
+                f"'ca_bundle' is {options.ca_bundle}, which does not exist on the host: put the file there first. "
+                "Nothing was changed."
+            )
+        bundle = options.ca_bundle or (bundle if os.path.isfile(bundle) else "")
+        for link in options.find_links:
+            if "://" not in link and not os.path.isdir(link):
+                raise SynapseError(f"'find_links' has {link}, which is no folder on the host. Nothing was changed.")
+        return Sources(
+            index_url=options.index_url or index or _index.DEFAULT_INDEX,
+            extra_index_urls=options.extra_index_urls,
+            find_links=options.find_links,
+            offline=options.offline,
+            ca_bundle=bundle,
+        )
+
+    def _installer(
+        self, run: Runner, interpreter: Interpreter, sources: Sources, tools: str, scratch: str
+    ) -> Installer:
+        cache = os.environ.get("UV_CACHE_DIR") or os.path.join(tools, "cache")
+        reason = "'installer' is pip"
+        if self.options.installer != "pip":
+            try:
+                program = _installer.bootstrap_uv(
+                    tools,
+                    machine=platform.machine(),
+                    glibc=bool(_glibc()),
+                    sources=sources,
+                    fetch=self._fetcher(sources),
+                )
+                return _installer.Uv(
+                    run, program=program, python=interpreter.path, sources=sources, cache=cache, scratch=scratch
+                )
+            except _installer.UnavailableError as error:
+                reason = error.msg
+            if self.options.installer == "uv":
+                raise SynapseError(f"{reason}. Provide it, or set 'installer' to pip. Nothing was changed.")
+            self.warnings.append(f"pip installs, which takes longer, because {reason}.")
+        if not interpreter.ensurepip:
+            minor = ".".join(interpreter.version.split(".")[:2])
+            raise SynapseError(
+                f"pip has to install here ({reason}), and {interpreter.path} has no ensurepip: install the package "
+                f"python{minor}-venv (Debian, Ubuntu) or python3-pip. Nothing was changed."
+            )
+        return _installer.Pip(
+            run, python=interpreter.path, sources=sources, cache=os.path.join(tools, "cache"), scratch=scratch
+        )
+
+    # ------------------------------------------------------------------------------------------------------- results
+
+    def _result(self, survey: _Survey, manifest: Manifest | None) -> dict[str, t.Any]:
+        todo, options = survey.todo, self.options
+        release_path = os.path.join(options.releases_path, todo.name)
+        return {
+            "changed": todo.changed,
+            "version": todo.version,
+            "python": os.path.join(release_path, "bin", "python"),
+            "release": todo.name,
+            "release_path": release_path,
+            "previous_release": todo.previous or None,
+            "live": options.activate or survey.host.live.name == todo.name,
+            "packages_changed": todo.packages_changed if todo.packages else _venv.difference({}, {}),
+            "problems": list(todo.problems),
+            "installer": manifest.installer if manifest else options.installer,
+            "lock_digest": manifest.lock_digest if manifest else (survey.wanted.digest or ""),
+            "diff": {
+                "before_header": options.path,
+                "after_header": options.path,
+                "before": todo.before,
+                "after": todo.after,
+            },
+        }
+
+    def _absent(self, *, apply: bool) -> dict[str, t.Any]:
+        options = self.options
+        todo = self._plan_absent()
+        if todo.changed and apply:
+            _venv_build.check_room(options.releases_path, need=0)
+            with _venv_build.held(options.releases_path):
+                todo = self._plan_absent()
+                _venv_build.tidy(options.releases_path)
+                if todo.switch:
+                    _files.remove(options.path)
+                for release in todo.clear:
+                    _venv_build.discard(options.releases_path, release)
+                _venv_build.run_down(os.path.join(options.releases_path, TOOLS))
+                _files.remove(os.path.join(options.releases_path, LOCK_FILE))
+            if not os.listdir(options.releases_path):
+                os.rmdir(options.releases_path)
+        return {
+            "changed": todo.changed,
+            "packages_changed": todo.packages_changed,
+            "problems": [],
+            "diff": {"before_header": options.path, "before": todo.before, "after": todo.after},
+        }
+
+    def _plan_absent(self) -> _venv.Plan:
+        path = self.options.path
+        releases, names = _venv_build.releases_in(self.options.releases_path)
+        live = _venv.Live("nothing")
+        for release in releases:
+            if os.path.islink(path) and os.path.realpath(path) == os.path.realpath(release.path):
+                packages = release.manifest.packages if release.manifest else {}
+                live = _venv.Live("release", release.path, release.name, _venv.Seen(packages))
+        if live.kind == "nothing" and os.path.isdir(path):
+            raise SynapseError(
+                f"{path} holds an environment that was not made here, so it stays: remove it yourself if it should go. "
+                "Nothing was changed."
+            )
+        return _venv.plan_absent(_venv.Host(live, releases, names), path)
+
+
+def _pins(asked: Asked) -> tuple[Pin, ...]:
+    return asked.pins if asked.pins is not None else parse(_default_lock.LOCK)
+
+
+def _provable(extras: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the extras that Synapse's own check can judge: "all" and "postgres" ask for psycopg2 by its name."""
+    return tuple(extra for extra in extras if extra not in {"all", "postgres", "test"})
+
+
+def _glibc() -> str:
+    """Return the name and version of the C library where it is glibc, else nothing."""
+    try:
+        return os.confstr("CS_GNU_LIBC_VERSION") or ""
+    except (ValueError, OSError):
+        return ""
+
+
+def _resolve(
+    installer: Installer, wanted: Sequence[str], constraints: str, before: str, asked: Asked
+) -> tuple[Pin, ...]:
+    text = installer.resolve(wanted, constraints=constraints, before=before)
+    return _installer.keep_hashes(parse(text, "The resolution"), asked.base)
