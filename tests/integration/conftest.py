@@ -240,14 +240,14 @@ def shared_homeserver(make_homeserver: Callable[..., Homeserver], _prepared_data
 def run_module() -> Callable[..., dict[str, t.Any]]:
     """Run a module of the collection in a process of its own; return its result, with what it wrote in ``_output``."""
 
-    def run(name: str, check: bool = False, diff: bool = False, **options: t.Any) -> dict[str, t.Any]:
+    def run(module: str, /, *, check: bool = False, diff: bool = False, **options: t.Any) -> dict[str, t.Any]:
         arguments = {
             **{key: str(value) if isinstance(value, pathlib.Path) else value for key, value in options.items()},
             "_ansible_check_mode": check,
             "_ansible_diff": diff,
         }
         ended = subprocess.run(
-            [sys.executable, "-c", _RUN_MODULE, name],
+            [sys.executable, "-c", _RUN_MODULE, module],
             input=json.dumps(arguments),
             capture_output=True,
             encoding="utf-8",
@@ -256,7 +256,7 @@ def run_module() -> Callable[..., dict[str, t.Any]]:
         )
         lines = [line for line in ended.stdout.splitlines() if line.startswith("{")]
         if not lines:
-            pytest.fail(f"{name} returned nothing: {ended.stdout[-2000:]}{ended.stderr[-4000:]}")
+            pytest.fail(f"{module} returned nothing: {ended.stdout[-2000:]}{ended.stderr[-4000:]}")
         result: dict[str, t.Any] = json.loads(lines[-1])
         result["_output"] = ended.stdout + ended.stderr
         return result
