@@ -75,7 +75,8 @@ class Plan:
     @property
     def diff(self) -> dict[str, dict[str, str]]:
         """What ``--diff`` shows."""
-        return {"before": {"state": self.before}, "after": {"state": self.after}}
+        stale = {"pid_file": "names no such process"} if self.remove else {}
+        return {"before": {"state": self.before, **stale}, "after": {"state": self.after}}
 
 
 def parse_pid(data: bytes | None) -> int | None:

@@ -46,7 +46,8 @@ __all__ = [
 ]
 
 _AT_FDCWD = -100
-_RENAME_EXCHANGE = 2  # linux/fs.h
+_RENAME_NOREPLACE = 1  # linux/fs.h
+_RENAME_EXCHANGE = 2
 
 
 @dataclass(frozen=True)
@@ -121,10 +122,15 @@ def read(path: str, *, limit: int = 64 * 1024 * 1024, follow: bool = True) -> by
         return None
     except OSError as error:
         raise SynapseError(f"Cannot read {describe(path, error)}.") from error
-    with os.fdopen(handle, "rb") as stream:
-        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise SynapseError(f"{path} is not a regular file: move it away, or name another path.")
-        data = stream.read(limit + 1)
+        with os.fdopen(handle, "rb", closefd=False) as stream:
+            data = stream.read(limit + 1)
+    except OSError as error:
+        raise SynapseError(f"Cannot read {describe(path, error)}.") from error
+    finally:
+        os.close(handle)
     if len(data) > limit:
         raise SynapseError(f"{path} is larger than {limit} bytes, which no file of this kind is.")
     return data
@@ -237,7 +243,12 @@ def publish_new(partial: str, path: str) -> None:
     Raises ``SynapseError`` where ``path`` exists, a link included; it is then untouched.
     """
     try:
-        os.link(partial, path, follow_symlinks=False)
+        try:
+            _renameat2(partial, path, _RENAME_NOREPLACE)
+        except OSError as error:
+            if error.errno not in {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}:
+                raise
+            os.link(partial, path, follow_symlinks=False)
     except OSError as error:
         raise SynapseError(f"Cannot create {describe(path, error)}. What is there was left as it is.") from error
     finally:
@@ -295,19 +306,24 @@ def replace_link(path: str, target: str) -> None:
     publish(stage_link(path, target), path)
 
 
-def exchange(first: str, second: str) -> None:
-    """Swap two names of one file system in one step, whatever kind each is (renameat2(2), ``RENAME_EXCHANGE``).
-
-    Raises ``OSError``: ``EINVAL`` or ``ENOSYS`` where the file system or kernel cannot do it.
-    """
+def _renameat2(first: str, second: str, flags: int) -> None:
+    """Call renameat2(2). Raises ``OSError``: ``EINVAL`` or ``ENOSYS`` where the file system or kernel cannot do it."""
     library = ctypes.CDLL(None, use_errno=True)
     try:
         renameat2 = library.renameat2
     except AttributeError:
         raise OSError(errno.ENOSYS, "this C library has no renameat2") from None
-    if renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) != 0:
+    if renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), flags) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def exchange(first: str, second: str) -> None:
+    """Swap two names of one file system in one step, whatever kind each is (renameat2(2), ``RENAME_EXCHANGE``).
+
+    Raises ``OSError``: ``EINVAL`` or ``ENOSYS`` where the file system or kernel cannot do it.
+    """
+    _renameat2(first, second, _RENAME_EXCHANGE)
     _sync_name(first)
     _sync_name(second)
 

@@ -270,7 +270,8 @@ def _log_since(path: str | None, began: float) -> str:
 
 def _failure(summary: str, output: str, log_file: str | None, began: float) -> SynapseError:
     log = _log_since(log_file, began)
-    reason = _logs.decisive_line(output) or _logs.decisive_line(log) or ""
+    last = [line.strip() for line in output.splitlines() if line.strip()][-1:]
+    reason = _logs.decisive_line(output) or _logs.decisive_line(log) or _logs.redact("".join(last))
     where = f"Its log {log_file} may tell more." if log_file else "Look into its log, or name it as 'log_file'."
     message = f"{summary} Its own reason: {reason}" if reason else f"{summary} It gave no reason. {where}"
     return SynapseError(message, reason=reason, stderr=_logs.redact(output[-4000:]))

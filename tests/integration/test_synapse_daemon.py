@@ -189,6 +189,28 @@ def test_without_what_it_requires_it_is_not_started(server: Server) -> None:
     assert not (server.root / "signing.key").exists()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start it as somebody else")
+def test_it_runs_as_its_own_user_with_nothing_of_roots(server: Server) -> None:
+    interpreter = Path(server.python).resolve()
+    if any(not folder.stat().st_mode & 0o001 for folder in interpreter.parents):
+        pytest.skip(f"{interpreter} lies where only its owner may go")
+    for folder in [server.root, *list(server.root.parents)[:2]]:
+        folder.chmod(0o755)
+    for path in [server.root, *server.root.iterdir()]:
+        os.chown(path, 1, 1)
+    os.chown(server.config, 0, 1)
+    server.config.chmod(0o640)
+    first = server("started", user="daemon")
+    assert first.get("listening") is True, first
+    facts = dict(line.split(":", 1) for line in Path(f"/proc/{first['pid']}/status").read_text().splitlines())
+    assert facts["Uid"].split() == facts["Gid"].split() == ["1"] * 4
+    assert "0" not in facts["Groups"].split()
+    variables = Path(f"/proc/{first['pid']}/environ").read_bytes().split(b"\0")
+    assert b"LOGNAME=daemon" in variables
+    assert b"HOME=/root" not in variables
+    assert (server.root / "homeserver.db").stat().st_uid == 1
+
+
 def test_a_server_in_the_foreground_is_left_alone(server: Server) -> None:
     command = [server.python, "-m", "synapse.app.homeserver", "-c", str(server.config)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as foreground:
