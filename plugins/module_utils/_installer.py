@@ -242,7 +242,8 @@ class Uv:
         self._do(arguments, f"make an environment in {path}")
 
     def install(self, path: str, lock: str, *, binary_only: bool) -> None:
-        arguments = ["pip", "install", "--quiet", "--no-deps", "--require-hashes", "--compile-bytecode"]
+        arguments = ["pip", "install", "--quiet", "--no-deps", "--require-hashes"]
+        # Not compiled here: the proof imports all that Synapse runs, and what is imported is compiled and kept.
         # With every hash known, the first index that has the right file may serve it.
         arguments += ["--index-strategy", "unsafe-best-match", *self._sources_arguments()]
         arguments += ["--no-build"] if binary_only else []
@@ -302,7 +303,7 @@ class Pip:
 
     def install(self, path: str, lock: str, *, binary_only: bool) -> None:
         pip = [os.path.join(path, "bin", "python"), "-I", "-m", "pip"]
-        argv = [*pip, "install", "--quiet", "--no-deps", "--require-hashes", *self._sources_arguments()]
+        argv = [*pip, "install", "--quiet", "--no-deps", "--no-compile", "--require-hashes", *self._sources_arguments()]
         argv += ["--only-binary", ":all:"] if binary_only else []
         self._do([*argv, "--requirement", lock], "install the packages")
         locked = (_files.read(lock) or b"").decode()

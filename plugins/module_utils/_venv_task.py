@@ -75,6 +75,7 @@ class Task:
         self._runner = runner
         self._fetcher = fetcher
         self._log = log
+        self._found: Interpreter | None = None
         self._now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
 
     # ------------------------------------------------------------------------------------------------------- running
@@ -128,10 +129,12 @@ class Task:
         return _Survey(asked, wanted, host, _venv.plan(wanted, host), interpreter)
 
     def _interpreter(self, run: Runner, asked: Asked) -> Interpreter:
-        named = None
-        if self.options.python:
-            named = shutil.which(self.options.python) or self.options.python
-        return _venv_build.choose_python(run, named, python_floor(asked.version), asked.version)
+        if self._found is None:
+            named = None
+            if self.options.python:
+                named = shutil.which(self.options.python) or self.options.python
+            self._found = _venv_build.choose_python(run, named, python_floor(asked.version), asked.version)
+        return self._found
 
     def _host(
         self,

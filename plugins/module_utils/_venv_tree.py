@@ -83,21 +83,22 @@ def fingerprint(path: str, skip: t.Container[str] = ()) -> str:
     """
     rows: list[str] = []
     waiting = [""]
-    is_folder = stat.S_ISDIR
     try:
         while waiting:
             folder = waiting.pop()
             with os.scandir(f"{path}/{folder}") as entries:
                 for entry in entries:
                     name = entry.name
+                    # What an interpreter leaves behind; and a folder's own time changes with it.
                     if name == "__pycache__" or (not folder and name in skip):
                         continue
                     found = entry.stat(follow_symlinks=False)
-                    if is_folder(found.st_mode):
+                    if entry.is_dir(follow_symlinks=False):
                         waiting.append(f"{folder}{name}/")
-                        rows.append(f"{folder}{name} {found.st_mode}")
+                        rows.append("%s%s %d" % (folder, name, found.st_mode))  # noqa: UP031
                     else:
-                        rows.append(f"{folder}{name} {found.st_mode} {found.st_size} {found.st_mtime_ns}")
+                        facts = (folder, name, found.st_mode, found.st_size, found.st_mtime_ns)
+                        rows.append("%s%s %d %d %d" % facts)  # noqa: UP031  (thousands of times: this form is the fastest)
     except OSError:
         return ""
     rows.sort()
