@@ -616,6 +616,13 @@ def apply(
     return Outcome(after, record, backup)
 
 
+def sweep(host: Host) -> None:
+    """Remove what an interrupted run left beside the key and the record: it may hold a key that was never used."""
+    with contextlib.suppress(OSError):
+        _files.clear(host.path)
+        _files.clear(host.record)
+
+
 def _write_key(host: Host, lines: t.Sequence[keys.Key], attributes: Attributes, *, new: bool) -> None:
     """Put the keys into the file, whole; a new file never in the place of one that appeared meanwhile."""
     uid, gid, mode = attributes.wanted
@@ -684,6 +691,8 @@ def run(module: AnsibleModule) -> dict[str, t.Any]:
     attributes = plan_attributes(host, place)
     found = observe(host, wanted, place)
     todo = keys.plan(wanted, found)
+    if not host.check_mode and place.link is None:
+        sweep(host)
     changed = todo.changed or attributes.changed
     if changed and not host.check_mode:
         outcome = apply(host, wanted, found, place=place, todo=todo, attributes=attributes)
