@@ -13,6 +13,10 @@ BIN := tests/bin
 ifdef PYTHON
 export PYTHON
 endif
+# git may look at this checkout whoever owns it: root runs the tests of a user's clone.
+export GIT_CONFIG_COUNT := 1
+export GIT_CONFIG_KEY_0 := safe.directory
+export GIT_CONFIG_VALUE_0 := $(CURDIR)
 
 .PHONY: help
 help: ## Show this list

@@ -12,7 +12,7 @@ root=$(cd "$(dirname "$0")/../.." && pwd -P)
 bases=${MOLECULE_BASE_REPO:-debian}
 target=matrix-fleet/systemd
 # An image stays good while its recipe is the same.
-recipe=$(cat "$root/tests/images/Dockerfile" "$root/tests/images/build.sh" | sha256sum | cut -c1-16)
+recipe=$(sha256sum < "$root/tests/images/Dockerfile" | cut -c1-16)
 
 mirror() { # the archive in this machine's own apt sources
   # shellcheck disable=SC2016 # the fields are apt's, not the shell's
@@ -28,8 +28,10 @@ bootstrap() { # SUITE TAG
   fi
   uri=$(mirror)
   if [ -z "$uri" ] || ! command -v mmdebstrap > /dev/null; then
-    apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends mmdebstrap > /dev/null
+    {
+      apt-get update -qq
+      DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends mmdebstrap
+    } > "$work/apt.log" 2>&1 || fail "mmdebstrap could not be installed: $(tail -n 3 "$work/apt.log")"
     uri=$(mirror)
   fi
   [ -n "$uri" ] || fail "this machine's apt sources name no Debian archive to bootstrap $1 from."

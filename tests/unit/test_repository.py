@@ -41,7 +41,10 @@ FOREIGN = tuple(
 def tracked() -> list[Path]:
     """Every file of the checkout that is, or would be, under version control."""
     listing = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
     ).stdout.decode()
     return [path for name in listing.split("\0") if name and (path := ROOT / name).is_file()]
 
