@@ -19,8 +19,8 @@ extends_documentation_fragment:
   - matrix_fleet.synapse.attributes
 attributes:
   check_mode:
-    details: Asks the server whether the account exists. Where there is no server yet, the account is predicted to
-    be made.
+    details: >-
+      Asks the server whether the account exists. Where no server answers yet, the account is predicted to be made.
   diff_mode:
     details: Shows the user's id, and whether it is an admin.
 options:
