@@ -120,8 +120,8 @@ user_id:
   type: str
   sample: "@admin:example.org"
 admin:
-  description: Whether the account was made that of an administrator. Of an account that was there before it is not
-  known.
+  description: >-
+    Whether the account was made that of an administrator. Of one that was there before it is not known.
   returned: when the account was made, or would be in check mode
   type: bool
   sample: true
