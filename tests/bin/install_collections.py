@@ -3,8 +3,8 @@
 """Give this interpreter the collections that the tests use: this checkout, and a few out of the package ``ansible``.
 
 That package carries them whole, so no collection server is asked. The checkout is linked, not copied: every tool that
-looks along ``sys.path`` (ansible-core, molecule, ansible-lint, antsibull-docs, pytest) sees the live files, whatever the
-checkout's folder is called, with no setting in the environment and no ansible.cfg.
+looks along ``sys.path`` (ansible-core, molecule, ansible-lint, antsibull-docs, pytest) sees the live files, whatever
+the checkout's folder is called, with no setting in the environment and no ansible.cfg.
 """
 
 from __future__ import annotations

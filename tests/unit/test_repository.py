@@ -12,10 +12,12 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
+# REUSE-IgnoreStart
 LICENCE = (
     "# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)",
     "# SPDX-License-Identifier: GPL-3.0-or-later",
 )
+# REUSE-IgnoreEnd
 ROLES = sorted(path.parents[1] for path in ROOT.glob("roles/*/meta/argument_specs.yml"))
 
 # Written in pieces, so that this file keeps its own rule.
