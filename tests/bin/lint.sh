@@ -18,7 +18,7 @@ check_ruff() {
 check_mypy() { tests/bin/mypy.sh; }
 check_yamllint() { yamllint --strict .; }
 check_shellcheck() { git ls-files -z -co --exclude-standard -- '*.sh' .ci/run tests/bench/run | xargs -0 shellcheck; }
-check_ansible_lint() { ansible-lint --profile production --strict --offline --nocolor -p -q; }
+check_ansible_lint() { ansible-lint --profile production --strict --offline --nocolor --format pep8 -q; }
 check_docs() {
   antsibull-docs lint-collection-docs --plugin-docs --check-extra-docs-refs --validate-collection-refs all \
     --disallow-unknown-collection-refs .
