@@ -328,6 +328,10 @@ _UNREACHABLE = (
     r"|Network is unreachable|No route to host|timed out|error sending request|tcp connect error|Max retries exceeded"
     r"|Failed to establish a new connection|NewConnectionError|Connection reset"
 )
+_NOT_HERE = (
+    r"not found in the (cache|provided package locations)|network (was|is) disabled|No solution found"
+    r"|No matching distribution|Could not find a version"
+)
 _TLS = r"CERTIFICATE_VERIFY_FAILED|UnknownIssuer|invalid peer certificate|certificate verify failed|SSLError"
 
 
@@ -375,7 +379,7 @@ def explain(result: CommandResult, *, doing: str, sources: Sources) -> SynapseEr
             f"'index_url', or install without one ('offline' and 'find_links').",
             stderr=_tail(text),
         )
-    if sources.offline and _matches(r"not found in the cache|network (was|is) disabled|no index|offline", text):
+    if sources.offline and _matches(_NOT_HERE, text):
         return SynapseError(
             f"Offline, and a package is missing: could not {doing}. Put every wheel of the lock, for this Python and "
             f"processor, into a folder named by 'find_links'. The installer said: {_tail(text)}"

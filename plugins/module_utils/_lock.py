@@ -104,12 +104,16 @@ def pins_for(pins: Iterable[Pin], environment: Mapping[str, str]) -> dict[str, s
 
 
 def version_key(version: str) -> tuple[tuple[int, int | str], ...]:
-    """Return a key that sorts the versions of one package; a pre-release sorts before its release."""
-    parts = re.findall(r"\d+|[a-z]+", version.lower().split("+")[0])
-    key: list[tuple[int, int | str]] = [(1, int(part)) if part.isdigit() else (-1, part) for part in parts]
-    while key and key[-1] == (1, 0):
-        key.pop()
-    return (*key, (0, 0))
+    """Return a key that sorts the versions of one package: a pre-release before its release, a post-release after."""
+    found = re.match(r"\d+(?:\.\d+)*", version)
+    release = [int(part) for part in found[0].split(".")] if found else []
+    while release and release[-1] == 0:
+        release.pop()
+    rest = re.findall(r"\d+|[a-z]+", version[found.end() if found else 0 :].lower().split("+", 1)[0])
+    key: list[tuple[int, int | str]] = [(1, number) for number in release]
+    for part in rest:
+        key.append((1, int(part)) if part.isdigit() else (0 if part == "post" else -1, part))
+    return (*key, (0, ""))
 
 
 def applies(marker: str, environment: Mapping[str, str]) -> bool:
