@@ -358,7 +358,9 @@ class Signature:
 
 @dataclass(frozen=True)
 class Events:
-    """What the database tells. ``state``: ``absent`` (not asked, or none there), ``empty``, ``alive``, ``unreadable``.
+    """What the database tells.
+
+    ``state``: ``absent`` (none is there), ``empty``, ``alive``, ``unreadable``, ``unasked`` (nothing there can ask it).
 
     ``signatures`` are of the newest events of this server first, then of its oldest.
     """
@@ -732,7 +734,9 @@ def _present(wanted: Wanted, found: Found) -> Plan:
         life = [] if wanted.new_identity else _life(wanted, found)
         if life:
             raise _refuse_to_mint(wanted, found, life)
-        return Plan("create", (), (), mint=True, write_record=True)
+        unasked = found.events.state == "unasked"
+        warning = f"The environment is missing, so {found.events.where} was not asked whether this server has events."
+        return Plan("create", (), (), mint=True, write_record=True, warnings=(warning,) if unasked else ())
     if file.errors:
         raise _broken(wanted, found, file.errors)
     if found.record is not None and found.record.fingerprints == file.fingerprints:

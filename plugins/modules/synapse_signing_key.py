@@ -47,7 +47,8 @@ options:
       - V(present) keeps the key, mints it where the server is new, or restores it from O(content).
       - V(rotated) does the same, then puts a new key in the place of the first one. The other keys of the file stay, in
         their order. The old file is kept as a backup, and the old key is returned in RV(old_signing_keys).
-      - After a rotation, write RV(old_signing_keys) to Synapse's configuration and restart it.
+      - After a rotation, write RV(old_signing_keys) to Synapse's configuration and restart it. The backup is then
+        needed no more; while it lies there, it is as secret as the key.
     type: str
     choices: [present, rotated]
     default: present
@@ -383,8 +384,10 @@ def ask_life(host: Host, verify_keys: t.Sequence[keys.Known]) -> tuple[keys.Even
         request["events"] = {"server_name": server, "verify_keys": public, "database": database}
     if url is not None:
         request["published"] = {"server_name": server, "url": url, "timeout": _PUBLISHED_TIMEOUT}
-    if not request or (host.check_mode and not host.has_python and host.params["postgresql"] is not None):
+    if not request:
         return keys.Events(), keys.Published()
+    if host.check_mode and not host.has_python and host.params["postgresql"] is not None:
+        return keys.Events("unasked", where), keys.Published()
     python = host.python if host.has_python else sys.executable
     try:
         answer = ask_python(
@@ -585,10 +588,21 @@ def _write_record(host: Host, record: keys.Record) -> None:
     _files.write(host.record, keys.render_record(record), mode=_RECORD_MODE)
 
 
+def _check_folder(host: Host) -> None:
+    """Refuse to write where there is no folder: who may enter it is not for this module to guess."""
+    folder = os.path.dirname(host.path)
+    if not os.path.isdir(folder):
+        raise SynapseError(
+            f"The folder {folder} for the signing key does not exist. Make it first: root owns it, the service's group "
+            "may enter it (mode 0750)."
+        )
+
+
 def apply(
     host: Host, wanted: keys.Wanted, found: keys.Found, *, place: Place, todo: keys.Plan, attributes: Attributes
 ) -> Outcome:
     """Carry the plan out. Order matters: what an interruption leaves must be understood by the next run."""
+    _check_folder(host)
     verify_keys = dict(found.verify_keys)
     lines = todo.keys
     if todo.mint:

@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import socket
 import sqlite3
 import stat
@@ -253,6 +254,13 @@ def synapse_reads(path: pathlib.Path) -> list[str]:
     return t.cast("list[str]", json.loads(done.stdout))
 
 
+@pytest.fixture
+def _loose_umask() -> t.Iterator[None]:
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
 # A new server
 
 
@@ -264,8 +272,8 @@ def test_check_mode_on_a_bare_host_predicts_and_writes_nothing(host: Host) -> No
     assert host.files() == set()
 
 
+@pytest.mark.usefixtures("_loose_umask")
 def test_a_new_key_is_private_loads_in_synapse_and_is_remembered_by_its_public_half(host: Host) -> None:
-    os.umask(0o000)
     result = host.ok(**life(host))
     assert result["changed"]
     assert stat.S_IMODE(host.key.stat().st_mode) == 0o600
@@ -290,6 +298,10 @@ def test_the_second_run_changes_nothing_and_needs_no_interpreter_and_no_database
     assert (again["changed"], again["action"]) == (False, "keep")
     assert again["verify_keys"] == first["verify_keys"]
     assert host.snapshot() == before
+
+
+def test_a_missing_folder_is_named(host: Host) -> None:
+    assert "Make it first" in host.refused(path=str(host.folder / "etc" / "hs.signing.key"))
 
 
 def test_without_an_environment_nothing_is_minted(host: Host) -> None:
@@ -352,6 +364,75 @@ def test_a_postgresql_that_does_not_answer_is_no_proof_of_a_new_server(host: Hos
     message = host.refused(server_name=SERVER, postgresql={"host": str(host.folder), "password": "pg-secret"})
     assert "cannot be read" in message
     assert "pg-secret" not in message
+
+
+@pytest.fixture
+def postgresql(server: Server) -> t.Iterator[dict[str, t.Any]]:
+    """A PostgreSQL with the tables that tell of the server's events, and the arguments to reach it."""
+    programs = [*pathlib.Path("/usr/lib/postgresql").glob("*/bin")]
+    if not programs:
+        pytest.skip("there is no PostgreSQL server on this machine")
+    account: dict[str, t.Any] = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        if account:
+            os.chown(folder, 65534, 65534)
+        initdb = [programs[0] / "initdb", "-D", folder / "data", "-U", "synapse", "-A", "trust", "-N", "-E", "UTF8"]
+        subprocess.run([*initdb, "--locale=C"], check=True, cwd=folder, stdout=subprocess.DEVNULL, **account)
+        command = [programs[0] / "postgres", "-D", folder / "data", "-k", folder, "-c", "listen_addresses="]
+        process = subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL, **account)
+        arguments = {"host": name, "user": "synapse", "dbname": "postgres"}
+        try:
+            fill_postgresql(server, arguments)
+            yield arguments
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(60)
+
+
+def fill_postgresql(server: Server, arguments: dict[str, t.Any]) -> None:
+    """Copy what matters from the server's SQLite file."""
+    code = """
+import json, sqlite3, sys, time, psycopg2
+path, arguments = sys.argv[1], json.loads(sys.argv[2])
+for attempt in range(100):
+    try:
+        there = psycopg2.connect(**arguments)
+        break
+    except psycopg2.OperationalError:
+        time.sleep(0.1)
+here = sqlite3.connect(path)
+cursor = there.cursor()
+for table, columns in {
+    "events": {"event_id": "text", "sender": "text", "stream_ordering": "bigint", "room_id": "text"},
+    "event_json": {"event_id": "text", "json": "text"},
+    "rooms": {"room_id": "text", "room_version": "text"},
+    "users": {"name": "text"},
+}.items():
+    cursor.execute(f"CREATE TABLE {table} ({', '.join(' '.join(column) for column in columns.items())})")
+    marks = ", ".join(["%s"] * len(columns))
+    for row in here.execute(f"SELECT {', '.join(columns)} FROM {table}").fetchall():
+        cursor.execute(f"INSERT INTO {table} VALUES ({marks})", row)
+there.commit()
+cursor.execute("COMMIT"); cursor.execute("CREATE DATABASE empty")
+"""
+    subprocess.run([SYNAPSE, "-c", code, server.database, json.dumps(arguments)], check=True)
+
+
+def test_events_in_postgresql_count_like_those_in_sqlite(
+    host: Host, server: Server, postgresql: dict[str, t.Any]
+) -> None:
+    options = {"server_name": SERVER, "postgresql": {**postgresql, "args": {"cp_min": 5, "connect_timeout": 9}}}
+    message = host.refused(**options)
+    assert f"ed25519:{server.key.read_text().split()[1]}" in message
+    host.key.write_text(key_line())
+    assert "was replaced" in host.refused(**options)
+    shutil.copy(server.key, host.key)
+    assert host.ok(**options)["action"] == "record"
+    for name in ("empty", "not_made_yet"):
+        other = Host(host.folder / name)
+        other.folder.mkdir()
+        assert other.ok(server_name=SERVER, postgresql={**postgresql, "dbname": name})["action"] == "create"
 
 
 def test_a_published_key_keeps_a_missing_key_from_being_minted(host: Host, server: Server) -> None:
@@ -495,6 +576,9 @@ def test_owner_and_group_are_set_from_the_start_and_repaired(host: Host) -> None
 def python_for_anybody(folder: pathlib.Path) -> str:
     """An interpreter with Synapse that any user may start: the given one can lie in a private home."""
     folder.chmod(0o755)
+    with contextlib.suppress(OSError):
+        subprocess.run([SYNAPSE, "-c", "import synapse"], user=65534, check=True)
+        return str(SYNAPSE)
     site = subprocess.check_output([SYNAPSE, "-c", "import synapse; print(synapse.__path__[0] + '/..')"], text=True)
     subprocess.run(["/usr/bin/python3", "-m", "venv", "--without-pip", folder / "venv"], check=True)
     next((folder / "venv").glob("lib/python3*/site-packages")).joinpath("synapse.pth").write_text(site)

@@ -136,9 +136,11 @@ def converge_rotation(host: Host, kill: Kill, again: str) -> Result:
 
 
 @pytest.fixture(autouse=True)
-def _synapse_is_there() -> None:
+def _synapse_is_there_and_the_umask_loose() -> t.Iterator[None]:
     assert SYNAPSE.exists(), "set SYNAPSE_VENV to a virtualenv with Synapse"
-    os.umask(0o000)
+    before = os.umask(0)
+    yield
+    os.umask(before)
 
 
 def before_each_operation(folder: Path, converge: t.Callable[[Host, Kill], Result]) -> int:
