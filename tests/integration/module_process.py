@@ -81,7 +81,7 @@ def killed_before(number: int, below: Path, name: str, arguments: dict[str, t.An
 
     def hook(event: str, details: tuple[t.Any, ...]) -> None:
         nonlocal count
-        if event in {"os.chmod", "os.chown", "ctypes.dlsym"} or (
+        if event in {"os.chmod", "os.chown", "os.remove", "os.rmdir", "ctypes.dlsym"} or (
             (event == "open" or event.startswith(("os.", "shutil."))) and any(str(below) in str(x) for x in details)
         ):
             count += 1

@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Killed at any instant, ``synapse_files`` leaves every file old or new, no secret wider, a way forward and one back."""
+"""Killed at any instant, ``synapse_files`` leaves every file old or new, no secret wider, and both ways open."""
 
 from __future__ import annotations
 
@@ -209,7 +209,8 @@ def test_a_killed_rollback_is_finished_by_the_next(site: Site) -> None:
             answer = site.run(site.wanted())
             assert not answer.get("failed"), answer
             assert without_minted(site.tree()) == new
-        site.run(site.closing("rolled_back"))
+        answer = site.run(site.closing("rolled_back"))
+        assert not answer.get("failed"), answer
         assert without_minted(site.tree()) == old
     assert number > 10
 
