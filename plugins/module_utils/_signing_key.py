@@ -126,7 +126,7 @@ def _decode(token: str) -> tuple[bytes | None, str]:
         return None, "the key has characters that are not base64"
     digits = token.rstrip("=").replace("-", "+").replace("_", "/")
     try:
-        seed = base64.b64decode(digits + "=" * (-len(digits) % 4), validate=True)
+        seed = base64.b64decode(digits + "=" * (-len(digits) % 4))
     except (binascii.Error, ValueError):
         return None, "the key is not base64: its number of digits fits no whole number of bytes"
     if len(seed) != _SEED_BYTES:

@@ -182,6 +182,12 @@ def test_what_synapse_takes_is_taken(text: str, problems: list[str]) -> None:
     assert [problem.id for problem in parsed.problems] == problems
 
 
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n", "\x0b", "\x1c", "\n\r\n"])
+def test_lines_end_where_synapse_ends_them(end: str) -> None:
+    parsed = keys.parse((OLD.line.strip() + end + NEW.line).encode())
+    assert (parsed.keys, parsed.problems) == ((OLD, NEW), ())
+
+
 @pytest.mark.parametrize(
     ("mode", "safe"),
     [(0o600, True), (0o640, True), (0o400, True), (0o440, True), (0o644, False), (0o660, False), (0o700, False)],
