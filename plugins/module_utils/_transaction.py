@@ -9,9 +9,11 @@ for a restart, ``undoing`` says how to get back to it.
 from __future__ import annotations
 
 import os
+import re
 import typing as t
 from dataclasses import dataclass, field, replace
 
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._logs import redact
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import SynapseError
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "entry_of",
     "journal_from",
     "journal_with",
+    "masked",
     "plan",
     "shown",
     "undoing",
@@ -39,6 +42,10 @@ Undoing = t.Literal[
 ]
 
 VERSION = 1
+_BLOCK = re.compile(
+    r"""^(\s*(?:- )?)["']?[\w.-]*(?:pass|secret|token|key)[\w.-]*["']?\s*:\s*[|>][-+0-9]*\s*(?:\#.*)?$""", re.I
+)
+_PEM = re.compile(r"-----(BEGIN|END) [A-Z ]*PRIVATE KEY-----")
 _KINDS: tuple[Kind, ...] = ("absent", "file", "link", "directory")
 _NAMES = {"file": "a file", "link": "a link", "directory": "a folder", "other": "neither file, link nor folder"}
 
@@ -405,6 +412,34 @@ def _undo_exchange(entry: Entry, now: Found, kept: Found | None) -> Undoing:
     raise SynapseError(f"Cannot put back the folder {entry.path}: {_NAMES[now.kind]} is there now. Move it away first.")
 
 
+def masked(text: str) -> str:
+    """Return ``text`` without the values that look like secrets.
+
+    A file that was made by hand, and that this collection replaces, may well hold some.
+    """
+    lines = []
+    hidden: int | None = None  # how far the key is indented whose block is being left out
+    pem = False
+    for line in text.splitlines(keepends=True):
+        marker = _PEM.search(line)
+        if marker is not None:
+            pem = marker.group(1) == "BEGIN"
+        block = _BLOCK.match(line)
+        if hidden is not None and line.strip() and len(line) - len(line.lstrip()) <= hidden:
+            hidden = None
+        if (pem and marker is None) or (hidden is not None and line.strip()):
+            lines.append("***\n")
+        elif block is not None:
+            lines.append(line)
+        else:
+            # By lines, or the key of a mapping would take the first key in it for its value.
+            body = line.rstrip("\r\n")
+            lines.append(redact(body) + line[len(body) :])
+        if hidden is None and block is not None:
+            hidden = len(block.group(1))
+    return "".join(lines)
+
+
 def shown(kind: Kind, content: bytes | None, target: str | None, *, secret: bool, new: bool = False) -> str:
     """Return what a diff shows of a file: its text, or of a secret its length alone."""
     if kind == "link":
@@ -420,7 +455,7 @@ def shown(kind: Kind, content: bytes | None, target: str | None, *, secret: bool
         text = content.decode("utf-8")
     except UnicodeDecodeError:
         text = "\0"
-    return f"({len(content)} bytes, not text)\n" if "\0" in text else text
+    return f"({len(content)} bytes, not text)\n" if "\0" in text else masked(text)
 
 
 def _rights(uid: int, gid: int, mode: int) -> str:
@@ -440,6 +475,8 @@ def diff_of(change: Change) -> list[dict[str, str]]:
         else:
             after = shown("file", change.content, None, secret=secret, new=True)
         before = shown(found.kind, found.content, found.target, secret=secret)
+        if before == after:
+            after += "(differs in what is not shown)\n"
         diffs.append({"before_header": item.path, "after_header": item.path, "before": before, "after": after})
     rights = _diff_of_rights(change)
     if rights is not None:
@@ -467,6 +504,8 @@ def diff_of_undoing(entry: Entry, now: Found) -> dict[str, str]:
     """Return what ``--diff`` shows where ``entry`` is put back."""
     before = shown(now.kind, now.content, now.target, secret=entry.secret)
     after = shown(entry.kind, entry.content, entry.target, secret=entry.secret, new=True)
+    if before == after and (now.kind, now.content, now.target) != (entry.kind, entry.content, entry.target):
+        after += "(differs in what is not shown)\n"
     if before == after:
         before, after = _rights(now.uid, now.gid, now.mode), _rights(entry.uid, entry.gid, entry.mode)
     return {"before_header": entry.path, "after_header": entry.path, "before": before, "after": after}

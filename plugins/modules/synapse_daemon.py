@@ -64,7 +64,7 @@ options:
     elements: str
     default: []
   environment:
-    description: More environment variables.
+    description: More environment variables. Not for secrets, which any process of that user could read there.
     type: dict
     default: {}
   requires:
@@ -286,7 +286,9 @@ def check_start(params: dict[str, t.Any]) -> None:
             raise SynapseError(f"{path} is missing: Synapse was not started. Put the file there, then run again.")
     for path in params["config_paths"]:
         if not os.path.exists(path):
-            raise SynapseError(f"The configuration {path} is missing: Synapse was not started.")
+            raise SynapseError(
+                f"The configuration {path} is missing: Synapse was not started. Write it, then run again."
+            )
 
 
 def start(run: Runner, params: dict[str, t.Any]) -> Process:

@@ -27,7 +27,8 @@ attributes:
       - Users and groups that do not exist yet are taken for ones that an earlier task would have made.
   diff_mode:
     details:
-      - Of a secret only its length is shown.
+      - Of a secret only its length is shown. In other files, values that look like secrets are masked, because a
+        file that was made by hand may hold some.
   platform:
     platforms: linux
 options:
@@ -50,6 +51,7 @@ options:
   keep_backups:
     description:
       - How many backups to keep in the folder C(backups) of O(transaction).
+      - They hold secrets as the files did, and only the user that runs the task can read them.
       - Each holds what one transaction replaced, or what one run replaced outside of one, and a C(journal.json) that
         names the paths, owners and modes.
     type: int

@@ -339,6 +339,56 @@ def test_what_a_diff_shows(item: Item, found: Found, before: str, after: str) ->
     assert (diff["before"], diff["after"]) == (before, after)
 
 
+HAND_MADE = """\
+server_name: example.org
+macaroon_secret_key: "horse 1"
+password_config:
+  enabled: true
+database:
+  args: {user: synapse, password: horse2, host: db}
+registration_shared_secret_path: /etc/synapse/secrets/registration
+oidc_providers:
+  - client_secret: |
+      horse 3
+
+      horse 4
+    client_id: shown
+turn_shared_secret: >-
+  horse 5
+redis_url: redis://user:horse6@cache
+-----BEGIN EC PRIVATE KEY-----
+horse7
+-----END EC PRIVATE KEY-----
+report_stats: false
+"""
+
+
+def test_a_file_that_was_made_by_hand_shows_no_secret_and_all_the_rest() -> None:
+    change = plan(file(content=b"server_name: example.org\n"), dataclasses.replace(OLD, content=HAND_MADE.encode()))
+    assert change is not None
+    [diff] = _transaction.diff_of(change)
+    back = _transaction.diff_of_undoing(_transaction.entry_of(change), ABSENT)
+    assert "horse" not in diff["before"] + back["after"]
+    for line in HAND_MADE.splitlines():
+        if "horse" not in line:
+            assert line in diff["before"].splitlines()
+
+
+def test_a_difference_that_is_not_shown_is_said_to_be_there() -> None:
+    change = plan(file(content=b"form_secret: abc\n"), dataclasses.replace(OLD, content=b"form_secret: abd\n"))
+    assert change is not None
+    [diff] = _transaction.diff_of(change)
+    assert diff["before"] == "form_secret: ***\n"
+    assert diff["after"] == "form_secret: ***\n(differs in what is not shown)\n"
+    back = _transaction.diff_of_undoing(_transaction.entry_of(change), Found("file", content=b"form_secret: abc\n"))
+    assert back["before"] != back["after"]
+
+
+@given(st.text())
+def test_masking_loses_no_line(text: str) -> None:
+    assert len(_transaction.masked(text).splitlines()) == len(text.splitlines())
+
+
 def test_a_diff_names_users_that_do_not_exist_yet() -> None:
     change = plan(file(unknown=("owner synapse",)), ABSENT)
     assert change is not None
