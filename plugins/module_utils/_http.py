@@ -138,7 +138,7 @@ def _reason(error: BaseException, timeout: float, overdue: bool) -> NoAnswerErro
     if overdue or isinstance(error, socket.timeout):
         return NoAnswerError(f"no answer within {timeout:.3g} s")
     if isinstance(error, ssl.SSLCertVerificationError):
-        return NoAnswerError(f"the certificate is not accepted: {error.verify_message}")
+        return NoAnswerError(f"the certificate is not accepted: {error.verify_message.rstrip('.')}")
     if isinstance(error, ssl.SSLError):
         return NoAnswerError(f"TLS failed: {(error.reason or str(error)).replace('_', ' ').lower()}")
     if isinstance(error, socket.gaierror):

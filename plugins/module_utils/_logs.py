@@ -118,12 +118,13 @@ def _configuration_error(lines: list[str]) -> str | None:
         match = _CONFIG_ERROR.match(lines[index])
         if match is None:
             continue
-        paragraph = [lines[index].strip()]
+        paragraph = []
         for line in lines[index + 1 :]:
             if _ends(line):
                 break
             paragraph.append(line)
-        return _one_line(paragraph)
+        # The name of an option such as macaroon_secret_key is not followed by its value here, but by what is wrong.
+        return f"{lines[index].strip()} {_one_line(paragraph)}".rstrip()
     return None
 
 

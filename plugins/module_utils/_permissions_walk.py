@@ -110,19 +110,25 @@ class _Walk:
         """Decide on one object, and change it."""
         decision = _permissions.decide(self.rule, path, found, top=top, tree_uid=self.tree_uid)
         if isinstance(decision, Change) and self.write:
-            try:
-                if stat.S_ISLNK(found.st_mode):
-                    _change_link(decision, name, folder)
-                else:
-                    decision = _change_object(self.rule, decision, name, folder, top=top, tree_uid=self.tree_uid)
-            except OSError as error:
-                if error.errno in _GONE:
-                    return
-                raise _failed(decision, self.tally, error) from error
+            decision = self._apply(decision, name, folder, found, top=top)
         if isinstance(decision, Skip):
             self.tally.skip(decision)
         elif decision is not None:
             self.tally.change(decision)
+
+    def _apply(
+        self, change: Change, name: str, folder: int, found: os.stat_result, *, top: bool
+    ) -> Change | Skip | None:
+        """Change one object; return what was done, ``None`` where it is gone."""
+        try:
+            if not stat.S_ISLNK(found.st_mode):
+                return _change_object(self.rule, change, name, folder, top=top, tree_uid=self.tree_uid)
+            _change_link(change, name, folder)
+        except OSError as error:
+            if error.errno in _GONE:
+                return None
+            raise _failed(change, self.tally, error) from error
+        return change
 
     def folder(self, handle: int, below: str) -> list[str]:
         """Go through one open folder; return the names of the folders in it to go into."""

@@ -5,15 +5,20 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import http.server
 import pathlib
 import socket
 import socketserver
+import ssl
 import threading
 import time
 import typing as t
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _http
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._http import NoAnswerError, Target
@@ -172,6 +177,61 @@ def test_redirects_are_followed_only_where_asked_for(target: Target) -> None:
     assert _http.request(target, "/loop").status == 302
     with pytest.raises(NoAnswerError, match="redirects more than 2 times"):
         _http.request(target, "/loop", redirects=2)
+
+
+def certificate(folder: pathlib.Path, days: int) -> tuple[str, str]:
+    """Make a key and a certificate for localhost that signs itself; return their paths."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=90))
+        .not_valid_after(now + datetime.timedelta(days=days))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    paths = str(folder / "cert.pem"), str(folder / "key.pem")
+    pathlib.Path(paths[0]).write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    pathlib.Path(paths[1]).write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return paths
+
+
+@contextlib.contextmanager
+def served_with_tls(folder: pathlib.Path, days: int) -> Iterator[tuple[int, str]]:
+    paths = certificate(folder, days)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*paths)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    with served(server):
+        yield server.server_port, paths[0]
+
+
+def test_a_certificate_is_verified_for_its_name(tmp_path: pathlib.Path) -> None:
+    with served_with_tls(tmp_path, 30) as (port, bundle):
+        context = _http.tls_context(bundle)
+        days = _http.certificate_days("127.0.0.1", port, name="localhost", timeout=5, context=context)
+        assert 29.9 < days <= 30
+        target = _http.parse_target(f"https://127.0.0.1:{port}")
+        assert _http.request(target, "/a", context=context, tls_name="localhost").status == 200
+        with pytest.raises(NoAnswerError, match="the certificate is not accepted: Hostname mismatch"):
+            _http.certificate_days("127.0.0.1", port, name="other.test", timeout=5, context=context)
+        with pytest.raises(NoAnswerError, match="the certificate is not accepted: self-signed certificate"):
+            _http.certificate_days("127.0.0.1", port, name="localhost", timeout=5)
+
+
+def test_a_certificate_that_has_expired_is_not_accepted(tmp_path: pathlib.Path) -> None:
+    with served_with_tls(tmp_path, -1) as (port, bundle):
+        context = _http.tls_context(bundle)
+        with pytest.raises(NoAnswerError, match="the certificate is not accepted: certificate has expired"):
+            _http.certificate_days("127.0.0.1", port, name="localhost", timeout=5, context=context)
 
 
 def test_plain_http_where_tls_is_expected(target: Target) -> None:

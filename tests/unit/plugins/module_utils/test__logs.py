@@ -131,6 +131,13 @@ def test_a_configuration_error_comes_before_an_exception_that_is_in_the_same_tex
     assert decisive_line(text) == "Error in configuration at 'a': bad"
 
 
+def test_what_is_wrong_with_a_secret_is_said_and_the_secret_is_not() -> None:
+    text = "Error in configuration at 'macaroon_secret_key':\n  Config option must be a string, password: hunter2\n\n"
+    assert decisive_line(text) == (
+        "Error in configuration at 'macaroon_secret_key': Config option must be a string, password: ***"
+    )
+
+
 def test_the_last_traceback_counts() -> None:
     traceback = 'Traceback (most recent call last):\n  File "x.py", line 1, in f\n    f()\n{}\n\n'
     text = traceback.format("ValueError: old") + "restarted\n" + traceback.format("OSError: new")
