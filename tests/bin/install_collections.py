@@ -17,8 +17,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-# What the molecule driver for Docker needs.
-WANTED = ("ansible/posix", "community/docker", "community/library_inventory_filtering_v1")
+# What the molecule driver for Docker needs; and awx.awx, for what is in docs/awx.
+WANTED = ("ansible/posix", "awx/awx", "community/docker", "community/library_inventory_filtering_v1")
 SELF = "matrix_fleet/synapse"
 
 
