@@ -128,12 +128,12 @@ examined:
   returned: success
   type: int
   sample: 1042
-skipped_count:
+left_alone_count:
   description: How many objects were left alone although they are not as wanted.
   returned: success
   type: int
   sample: 0
-skipped:
+left_alone:
   description: The first 100 of them.
   returned: success
   type: list
@@ -225,19 +225,19 @@ def run(module: AnsibleModule) -> dict[str, t.Any]:
     for path in needed:
         module.warn(f"There is no {path} yet: what it will need is not predicted.")
     tally = walk(rules, write=not module.check_mode, one_file_system=module.params["one_file_system"])
-    if tally.skipped_count:
+    if tally.left_alone_count:
         first = tally.skipped[0]
         module.warn(
             f"{tally.skipped_count} objects are not as wanted and were left alone, {shown(first.path)} first: "
-            f"{first.reason}. See skipped in the result."
+            f"{first.reason}. See left_alone in the result."
         )
     return {
         "changed": tally.changed_count > 0,
         "changed_count": tally.changed_count,
         "changed_paths": [shown(change.path) for change in tally.changes],
         "examined": tally.examined,
-        "skipped_count": tally.skipped_count,
-        "skipped": [{"path": shown(item.path), "reason": item.reason} for item in tally.skipped],
+        "left_alone_count": tally.skipped_count,
+        "left_alone": [{"path": shown(item.path), "reason": item.reason} for item in tally.skipped],
         "missing": tally.missing,
         "diff": _permissions.describe(tally.changes, tally.changed_count, *_names(tally)),
     }

@@ -69,8 +69,8 @@ def test_what_was_left_alone_is_said(tree: pathlib.Path, run_module: t.Any, tmp_
     result = run_module(
         "synapse_permissions", check=True, paths=[{"path": str(tree), "recurse": True, "owner": "65533"}]
     )
-    assert result["skipped_count"] == 1
-    assert result["skipped"][0]["path"] == f"{tree}/homeserver.yaml"
+    assert result["left_alone_count"] == 1
+    assert result["left_alone"][0]["path"] == f"{tree}/homeserver.yaml"
     assert "were left alone" in str(result["warnings"])
 
 
