@@ -14,6 +14,8 @@ export ANSIBLE_HOME=$root/.cache/ansible-home
 export ANSIBLE_CONFIG=$ANSIBLE_HOME/ansible.cfg
 export ANSIBLE_LOCALHOST_WARNING=false ANSIBLE_INVENTORY_UNPARSED_WARNING=false
 export ANSIBLE_PYTHON_INTERPRETER=$root/.venv-quickstart/bin/python
+# What is left out is left out of the screen too, so that the last lines are the answer.
+export ANSIBLE_DISPLAY_SKIPPED_HOSTS=false
 export PYTHONUNBUFFERED=1
 mkdir -p "$ANSIBLE_HOME"
 : > "$ANSIBLE_CONFIG"
