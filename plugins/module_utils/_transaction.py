@@ -351,21 +351,28 @@ def journal_with(
 ) -> Journal | None:
     """Return the journal that must be on disk before ``changes`` are made; ``None`` where none is needed.
 
-    What is saved already stays: the oldest state is the last proven one. ``now`` is the time, as text.
+    What is saved already stays: the oldest state is the last proven one. ``now`` is the time, as text. It is a first
+    deployment until something is seen that a server works with, and that this transaction did not bring.
     """
     if journal is None and not any(change.restarts for change in changes):
         return None
     if journal is None:
-        mattering = [
-            item for item in items if item.restart and item.state in {"file", "link"} and item.generate is None
-        ]
-        journal = Journal(now, all(found[item.path].kind == "absent" for item in mattering))
-    saved = {entry.path for entry in journal.entries}
+        journal = Journal(now, first=True)
+    saved = {entry.path: entry for entry in journal.entries}
+    if journal.first and any(_was_there(item, found[item.path], saved.get(item.path)) for item in items):
+        journal = replace(journal, first=False)
     added = [entry_of(change) for change in changes if change.replaces and change.item.path not in saved]
     # What was saved for another reason, and now changes in a way that asks for a restart, asks for one.
     urgent = {change.item.path for change in changes if change.restarts}
     entries = [replace(entry, restart=entry.restart or entry.path in urgent) for entry in journal.entries]
     return replace(journal, entries=(*entries, *added))
+
+
+def _was_there(item: Item, found: Found, saved: Entry | None) -> bool:
+    """Whether ``item`` is a sign of an earlier installation. Minted secrets are none: they outlive a failed one."""
+    if not item.restart or item.state not in {"file", "link"} or item.generate is not None:
+        return False
+    return (found.kind if saved is None else saved.kind) != "absent"
 
 
 def undoing(entry: Entry, now: Found, kept: Found | None = None) -> Undoing:

@@ -88,6 +88,7 @@ options:
         description:
           - Mint a random secret of this many characters (letters, digits, C(-) and C(_)) where the file is missing or
             blank. What is there is never replaced. Implies O(files[].secret=true).
+          - Where O(files[].secret_content) is given too, that is what the file will hold.
         type: int
       target:
         description: Where the link points, for O(files[].state=link).
@@ -284,7 +285,7 @@ def item_from(params: dict[str, t.Any], *, check_mode: bool) -> Item:
         path=path,
         state=params["state"],
         content=None if text is None else text.encode("utf-8", "surrogateescape"),
-        generate=params["generate"],
+        generate=None if params["secret_content"] is not None else params["generate"],
         target=params["target"],
         uid=ownership.uid,
         gid=ownership.gid,
@@ -512,7 +513,7 @@ def present(module: AnsibleModule, store: Store | None) -> dict[str, t.Any]:
     changes = _transaction.plan(items, found, uid=os.geteuid(), gid=os.getegid())
     after = None if store is None else _transaction.journal_with(journal, changes, found, items, timestamp())
     backup = None
-    if changes and not module.check_mode:
+    if (changes or after != journal) and not module.check_mode:
         backup = apply(changes, store, after, journal, module.params["keep_backups"])
     if store is None:
         pending = [change.item.path for change in changes if change.restarts]
@@ -606,7 +607,7 @@ def main() -> None:
                     "restart": {"type": "bool", "default": True},
                     "keep_as": {"type": "path"},
                 },
-                "mutually_exclusive": [("content", "secret_content", "generate", "target")],
+                "mutually_exclusive": [("content", "secret_content", "target"), ("content", "generate")],
                 "required_if": [
                     ("state", "file", ("content", "secret_content", "generate"), True),
                     ("state", "link", ("target",)),

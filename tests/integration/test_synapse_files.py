@@ -183,6 +183,23 @@ def test_a_first_deployment_cannot_be_rolled_back_and_stays_open(host: Host) -> 
     assert host(*files)["pending"] is True
 
 
+def test_a_secret_minted_before_the_configuration_is_looked_at_does_not_forbid_the_way_back(host: Host) -> None:
+    (host.root / "config").write_text("old")
+    assert host({"path": "secret", "generate": 16})["pending"] is True
+    looked = host({"path": "config", "content": "old"})
+    assert (looked["changed"], looked["pending"], looked["can_roll_back"]) == (False, True, True)
+    assert host({"path": "config", "content": "new"})["can_roll_back"] is True
+    host(state="rolled_back")
+    assert (host.root / "config").read_text() == "old"
+
+
+def test_a_given_secret_comes_before_a_minted_one_and_stays_when_it_is_no_longer_given(host: Host) -> None:
+    host({"path": "s", "generate": 16, "secret_content": "given by the operator"})
+    assert host({"path": "s", "generate": 16})["changed"] is False
+    assert (host.root / "s").read_text() == "given by the operator"
+    assert host({"path": "s", "generate": 16, "secret_content": "another"})["changed"] is True
+
+
 def test_a_folder_gives_way_to_a_link_and_comes_back(host: Host) -> None:
     (host.root / "venv").mkdir(0o755)
     (host.root / "venv/x").write_text("mine")

@@ -185,6 +185,20 @@ def test_a_first_deployment_is_told_from_a_later_one(pairs: list[tuple[Item, Fou
     assert opened.first is first
 
 
+def test_a_later_look_may_find_that_there_was_an_installation() -> None:
+    minted = (file(path="/s", content=None, generate=16, secret=True), ABSENT)
+    opened = journal(minted, (file(path="/given", secret=True), ABSENT))
+    assert opened is not None
+    assert opened.first is True
+    # Nothing changes in this run, and yet it is seen that there was a configuration.
+    later = journal((file(content=b"old"), OLD), before=opened)
+    assert later is not None
+    assert later.first is False
+    # What the transaction itself brought is no such sign.
+    again = journal((file(path="/given", secret=True), Found("file", content=b"new")), before=opened)
+    assert again == opened
+
+
 def test_the_oldest_saved_state_stays() -> None:
     opened = journal((file(), OLD))
     assert opened is not None
