@@ -642,10 +642,13 @@ def _write_key(host: Host, lines: t.Sequence[keys.Key], attributes: Attributes, 
     uid, gid, mode = attributes.wanted
     data = "".join(key.line for key in lines).encode("ascii")
     partial = _files.stage(host.path, data, ownership=_files.Ownership(uid, gid), mode=mode)
-    if new:
-        _files.publish_new(partial, host.path)
-    else:
+    if not new:
         _files.publish(partial, host.path)
+        return
+    try:
+        _files.publish_new(partial, host.path)
+    except SynapseError as error:
+        raise SynapseError(f"{error.msg} Something else writes the signing key at this moment: run again.") from error
 
 
 def predict(wanted: keys.Wanted, found: keys.Found, todo: keys.Plan) -> Outcome:

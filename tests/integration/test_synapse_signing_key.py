@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import base64
+import concurrent.futures
 import contextlib
 import hashlib
 import hmac
@@ -302,6 +303,17 @@ def test_the_second_run_changes_nothing_and_needs_no_interpreter_and_no_database
 
 def test_a_missing_folder_is_named(host: Host) -> None:
     assert "Make it first" in host.refused(path=str(host.folder / "etc" / "hs.signing.key"))
+
+
+def test_runs_at_the_same_time_make_one_identity(host: Host) -> None:
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        results = [future.result() for future in [pool.submit(host.run) for _ in range(4)]]
+    final = host.ok()
+    made = [result for result in results if not result.get("failed")]
+    assert made
+    assert {tuple(result["key_ids"]) for result in made} == {tuple(final["key_ids"])}
+    for result in results:
+        assert not result.get("failed") or "Cannot" in result["msg"], result
 
 
 def test_without_an_environment_nothing_is_minted(host: Host) -> None:

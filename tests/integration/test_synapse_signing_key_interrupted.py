@@ -90,6 +90,7 @@ class Host:
 
     def check(self) -> None:
         """What must hold at any instant."""
+        self.look()
         assert not self.loose
         for data in self.seen:
             assert not keys.parse(data).problems
