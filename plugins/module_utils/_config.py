@@ -167,8 +167,17 @@ class _Context:
                 return self.files[found[0]], found[1]
         return (self.files[-1] if self.files else None), None
 
+    def path_facts(self, option: Path) -> Facts:
+        """Return the facts about the file that an option names, or nothing."""
+        return next((facts for facts in self.run["paths"] if tuple(facts["option"]) == option), {})
+
     def problem(
-        self, severity: str, path: Sequence[str | int], message: str, suggestion: str | None = None, cause: str | None = None
+        self,
+        severity: str,
+        path: Sequence[str | int],
+        message: str,
+        suggestion: str | None = None,
+        cause: str | None = None,
     ) -> Problem:
         """Return a problem with its place filled in."""
         file, line = self.place(tuple(path))
@@ -225,7 +234,9 @@ def suggest(name: str, candidates: Iterable[str]) -> str | None:
     extended = [c for c in known if wanted and (_plain(c).startswith(wanted + "_") or _plain(c).endswith("_" + wanted))]
     if len(extended) == 1 and len(wanted) >= 4:
         return extended[0]
-    shortened = [c for c in known if len(c) >= 4 and (wanted.startswith(_plain(c) + "_") or wanted.endswith("_" + _plain(c)))]
+    shortened = [
+        c for c in known if len(c) >= 4 and (wanted.startswith(_plain(c) + "_") or wanted.endswith("_" + _plain(c)))
+    ]
     return shortened[0] if len(shortened) == 1 else None
 
 
@@ -252,12 +263,14 @@ def _elsewhere(path: Path, vocabulary: Mapping[str, Sequence[str]]) -> list[str]
     """Return the places at which an option of this very name is read, other than where it stands."""
     here = ".".join("*" if isinstance(part, int) else part for part in path[:-1])
     name = str(path[-1])
-    return [f"{place}.{name}" if place else name for place, names in vocabulary.items() if name in names and place != here]
+    return [
+        f"{place}.{name}" if place else name for place, names in vocabulary.items() if name in names and place != here
+    ]
 
 
 def _related(path: Path, place: str) -> bool:
     """Return whether ``place`` (of the same option) is one level above or below ``path``: a slip of indentation."""
-    here = [("*" if isinstance(part, int) else part) for part in path[:-1] if not isinstance(part, int)]
+    here = [part for part in path[:-1] if isinstance(part, str)]
     there = [part for part in place.split(".")[:-1] if part != "*"]
     shorter, longer = sorted((here, there), key=len)
     return len(longer) - len(shorter) == 1 and longer[: len(shorter)] == shorter
@@ -280,7 +293,7 @@ def _misplaced(context: _Context, entry: Facts, path: Path, *, failed: bool) -> 
     """An option whose name Synapse knows, and which it did not read where it stands."""
     places = _elsewhere(path, context.run["vocabulary"])
     near = [place for place in places if len(path) == 1 or _related(path, place)]
-    if near and entry["read_around"] and not failed:
+    if near and not failed:
         message = f"Synapse {context.version} does not read this option here: it belongs at {_shown(near[0])}."
         yield from _unknown_problem(context, path, message, f"Move it to {_shown(near[0])}.")
     elif not failed:
@@ -307,7 +320,9 @@ def _unknown(context: _Context, entry: Facts, path: Path) -> Iterator[Problem]:
     if path[0] == "experimental_features":
         # Experiments end: the feature became a part of Synapse, or was dropped. Neither stops a server.
         if context.wanted.unknown_options != "ignore":
-            yield context.problem("warning", path, message, "The experiment has ended in this version: remove the option.")
+            yield context.problem(
+                "warning", path, message, "The experiment has ended in this version: remove the option."
+            )
         return
     yield from _unknown_problem(context, path, message, _meant(context, entry, path))
 
@@ -360,7 +375,10 @@ def _why_unreadable(facts: Facts, account: str) -> tuple[str, str]:
         return "the file does not exist", "Put it there, or correct the path."
     if number in (errno.EACCES, errno.EPERM):
         if facts.get("blocked"):
-            return f"the account {account} may not enter {facts['blocked']}", "Let its group enter that folder (mode 0750)."
+            return (
+                f"the account {account} may not enter {facts['blocked']}",
+                "Let its group enter that folder (mode 0750).",
+            )
         advice = "Give it the group of the service and mode 0640."
         return f"permission denied for the account {account} (owner {_mode(facts)})", advice
     return _ERRNO_WORDS.get(t.cast("int", number), str(facts.get("error", "it cannot be read"))), "Correct the path."
@@ -390,7 +408,9 @@ def _document(context: _Context, document: Facts) -> Iterator[Problem]:
         yield Problem(severity, "", message, suggestion="Restore its content, or remove the file.", file=path)
     for duplicate in document["duplicates"]:
         lines = duplicate["lines"]
-        message = f"The option is written {len(lines)} times (lines {', '.join(map(str, lines))}); only the last counts."
+        message = (
+            f"The option is written {len(lines)} times (lines {', '.join(map(str, lines))}); only the last counts."
+        )
         advice = "Keep one of them."
         yield Problem("error", dotted(duplicate["path"]), message, suggestion=advice, file=path, line=lines[-1])
 
@@ -408,7 +428,9 @@ def _yaml_problem(path: str, failure: Facts) -> Problem:
     if "\\t" in text:
         advice = "Indent with spaces: YAML does not take tabs."
     elif "unhashable" in text or "cannot start any token" in text or "expected" in text:
-        advice = "Put values that begin with @, %, `, * or {{ into quotes, and look at the indentation of the line before."
+        advice = (
+            "Put values that begin with @, %, `, * or {{ into quotes, and look at the indentation of the line before."
+        )
     return Problem("error", "", message + ".", suggestion=advice, file=path, line=failure.get("line"))
 
 
@@ -423,7 +445,9 @@ def _failures(context: _Context) -> Iterator[Problem]:
         path = tuple(failure["path"])
         if failure["kind"] == "inline":
             advice = f"Put the value into a file and name that in {dotted(path)}_path."
-            yield context.problem("error", path, "A secret stands in the configuration, which is not allowed here.", advice)
+            yield context.problem(
+                "error", path, "A secret stands in the configuration, which is not allowed here.", advice
+            )
         elif failure["kind"] == "crash":
             yield _crash(context, failure, path)
         else:
@@ -436,10 +460,12 @@ def _refusal(context: _Context, failure: Facts, path: Path) -> Problem:
     causes = [" ".join(str(cause).split()) for cause in failure["causes"]]
     suggestion = None
     if failure["missing"]:
-        suggestion = f"Set {dotted(path)}." + (" It must stay what it was: it is in every user's name." if path == ("server_name",) else "")
+        suggestion = f"Set {dotted(path)}."
+        if path == ("server_name",):
+            suggestion += " On a server in use it must stay what it was: it is in every user's name."
     elif failure["errno"] is not None:
         path = _file_option(context, path, message)
-        facts = next((facts for facts in context.run["paths"] if tuple(facts["option"]) == path), {})
+        facts = context.path_facts(path)
         why, suggestion = _why_unreadable({"errno": failure["errno"], **facts}, context.account)
         message = f"{message}: {why}."
     elif "open registration" in message:
@@ -480,15 +506,33 @@ def _crash(context: _Context, failure: Facts, path: Path) -> Problem:
         found = suggest(str(path[-1]), failure["known"]) if path else None
         known = ", ".join(failure["known"])
         advice = f"Did you mean {dotted((*path[:-1], found))}?" if found else f"Known here: {known}." if known else None
-        return context.problem("error", path, f"Synapse {context.version} does not know this option.", advice, technical)
+        return context.problem(
+            "error", path, f"Synapse {context.version} does not know this option.", advice, technical
+        )
+    if failure["type"] == "ModuleNotFoundError":
+        text = "The environment of Synapse lacks a Python module that this option needs."
+        return context.problem(
+            "error", path, text, "Add its package to the environment (extra_packages), or remove the option.", technical
+        )
+    if failure["type"] == "DependencyException":
+        text = "The environment of Synapse lacks packages that this option needs."
+        return context.problem("error", path, text, "Add the extra to the environment, or remove the option.", message)
     if failure["missing"]:
-        return context.problem("error", path, "An option that Synapse needs here is missing.", f"Set {dotted(path)}.", technical)
+        return context.problem(
+            "error", path, "An option that Synapse needs here is missing.", f"Set {dotted(path)}.", technical
+        )
     if "invalid literal for int" in message or "Bad duration" in message or "Bad byte size" in message:
         advice = "Sizes are a number with K, M, G or T (50M); durations a number with s, m, h, d, w or y (30d)."
-        return context.problem("error", path, "Synapse cannot read this value as a size, a duration or a number.", advice, technical)
+        return context.problem(
+            "error", path, "Synapse cannot read this value as a size, a duration or a number.", advice, technical
+        )
     if "has no attribute 'encode'" in message or "has no attribute 'strip'" in message:
-        return context.problem("error", path, f"Synapse needs a text here, and {given} was given.", "Put the value into quotes.", technical)
-    text = f"Synapse cannot use the value of this option ({given})." if path else "Synapse stops with an error of its own."
+        return context.problem(
+            "error", path, f"Synapse needs a text here, and {given} was given.", "Put the value into quotes.", technical
+        )
+    text = (
+        f"Synapse cannot use the value of this option ({given})." if path else "Synapse stops with an error of its own."
+    )
     return context.problem("error", path, text, None, technical)
 
 
@@ -524,7 +568,10 @@ def _values(context: _Context) -> Iterator[Problem]:
 
 
 def _unquoted(context: _Context, path: Path, entry: Facts) -> Problem:
-    message = f"This secret is {_PLAIN_TYPES[entry['kind']]} for YAML, and not the text that was meant: leading zeros and the like are lost."
+    message = (
+        f"This secret is {_PLAIN_TYPES[entry['kind']]} for YAML, and not the text that was meant: leading zeros and "
+        "the like are lost."
+    )
     return context.problem("error", path, message, "Put the original text into quotes.")
 
 
@@ -539,9 +586,16 @@ def _value(context: _Context, path: Path, entry: Facts) -> Iterator[Problem]:
             message = f'"{word}" in quotes is a text: it only happens to count as true.'
             yield context.problem("warning", path, message, "Write true, without quotes.")
     if name in _LISTS and kind == "str":
-        yield context.problem("error", path, "A list is needed here: Synapse takes the text apart into letters.", "Write a list.")
+        yield context.problem(
+            "error", path, "A list is needed here: Synapse takes the text apart into letters.", "Write a list."
+        )
     if name in _NUMBERS and kind in ("str", "list", "dict", "bool"):
-        yield context.problem("error", path, f"A number is needed here, and {_PLAIN_TYPES[kind]} was given.", "Write a number, without quotes.")
+        yield context.problem(
+            "error",
+            path,
+            f"A number is needed here, and {_PLAIN_TYPES[kind]} was given.",
+            "Write a number, without quotes.",
+        )
     if _SECRETS.search(name) and kind in ("int", "float", "bool"):
         yield _unquoted(context, path, entry)
 
@@ -564,7 +618,9 @@ def _file(context: _Context, facts: Facts) -> Iterator[Problem]:
     option = tuple(facts["option"])
     name = str(option[-1])
     if facts["relative"]:
-        message = f"The path {facts['given']} is relative: what it means depends on the folder in which Synapse is started."
+        message = (
+            f"The path {facts['given']} is relative: what it means depends on the folder in which Synapse is started."
+        )
         yield context.problem("warning", option, message, "Write the whole path.")
         return
     if facts["coming"]:
@@ -598,7 +654,9 @@ def _writable_file(context: _Context, option: Path, facts: Facts) -> Iterator[Pr
         yield context.problem("error", option, f"{facts['path']} is a folder.", "Name a file.")
     elif "errno" in facts:
         if not facts["creatable"]:
-            message = f"The account {context.account} cannot create {facts['path']}: it may not write to {facts['parent']}."
+            message = (
+                f"The account {context.account} cannot create {facts['path']}: it may not write to {facts['parent']}."
+            )
             severity = "error" if option[-1] == "database" else "warning"
             yield context.problem(severity, option, message, "Give the service a folder of its own for this file.")
     elif option[-1] == "database" and not facts["writable"]:
@@ -609,14 +667,20 @@ def _writable_file(context: _Context, option: Path, facts: Facts) -> Iterator[Pr
 def _folder(context: _Context, option: Path, facts: Facts) -> Iterator[Problem]:
     if "errno" in facts:
         if option[-1] == "media_store_path" and not facts["creatable"]:
-            message = f"The folder {facts['path']} does not exist, and the account {context.account} may not create it in {facts['parent']}."
+            message = (
+                f"The folder {facts['path']} does not exist, and the account {context.account} may not create it in "
+                f"{facts['parent']}."
+            )
             yield context.problem("error", option, message, "Create it for the service.")
         elif option[-1] != "media_store_path":
             yield context.problem("warning", option, f"The folder {facts['path']} does not exist.", "Correct the path.")
     elif not facts["folder"]:
         yield context.problem("error", option, f"{facts['path']} is not a folder.", "Name a folder.")
     elif option[-1] == "media_store_path" and not facts["writable"]:
-        message = f"The account {context.account} cannot write to the media folder {facts['path']} ({_mode(facts)}): uploads would fail."
+        message = (
+            f"The account {context.account} cannot write to the media folder {facts['path']} ({_mode(facts)}): "
+            "uploads would fail."
+        )
         yield context.problem("error", option, message, "Make it the service's own folder.")
 
 
@@ -626,10 +690,13 @@ def _exposed_configuration(context: _Context) -> Iterator[Problem]:
     for document in context.run["documents"]:
         held = [path for path in inline if context.place(path)[0] == document["path"]]
         if held and document.get("exposed") and not document["coming"]:
-            message = f"Every account on the host can read {document['path']} ({_mode(document)}), and it holds secrets: "
+            message = (
+                f"Every account on the host can read {document['path']} ({_mode(document)}), and it holds secrets: "
+            )
             message += ", ".join(dotted(path) for path in held[:5]) + ("." if len(held) <= 5 else " and more.")
             yield replace(
-                context.problem("warning", held[0], message, "Take the right to read from others: mode 0640."), line=None
+                context.problem("warning", held[0], message, "Take the right to read from others: mode 0640."),
+                line=None,
             )
 
 
@@ -673,9 +740,19 @@ def _log_config(context: _Context, option: str, facts: Facts) -> Iterator[Proble
         where = dotted(item["path"])
         advice = None
         if "systemd" in item["message"]:
-            advice = "Add systemd-python to the environment, or log to stderr with logging.StreamHandler: the journal takes that."
+            advice = (
+                "Add systemd-python to the environment, or log to stderr with logging.StreamHandler: the journal "
+                "takes that."
+            )
         message = f"The log configuration is not usable{f' at {where}' if where else ''}: {item['message']}."
-        yield Problem("error", option, message, suggestion=advice or "Correct it: Synapse does not start with it.", file=path, line=item["line"])
+        yield Problem(
+            "error",
+            option,
+            message,
+            suggestion=advice or "Correct it: Synapse does not start with it.",
+            file=path,
+            line=item["line"],
+        )
     for target in facts["targets"]:
         yield from _log_target(context, option, path, target)
 
@@ -683,16 +760,26 @@ def _log_config(context: _Context, option: str, facts: Facts) -> Iterator[Proble
 def _log_target(context: _Context, option: str, path: str, target: Facts) -> Iterator[Problem]:
     handler = target["handler"]
     if target["relative"]:
-        message = f"The handler {handler} writes to a relative path: what it means depends on the folder in which Synapse is started."
+        message = (
+            f"The handler {handler} writes to a relative path: what it means depends on the folder in which Synapse "
+            "is started."
+        )
         yield Problem("warning", option, message, suggestion="Write the whole path.", file=path)
     elif target["coming"]:
         return
     elif "errno" in target and not target["creatable"]:
-        message = f"The handler {handler} cannot create {target['path']}: the account {context.account} may not write to {target['parent']}."
-        yield Problem("error", option, message, suggestion="Give the service a folder of its own for its logs.", file=path)
+        message = (
+            f"The handler {handler} cannot create {target['path']}: the account {context.account} may not write to "
+            f"{target['parent']}."
+        )
+        yield Problem(
+            "error", option, message, suggestion="Give the service a folder of its own for its logs.", file=path
+        )
     elif "errno" not in target and not target["writable"]:
         message = f"The handler {handler} cannot write to {target['path']} ({_mode(target)})."
-        yield Problem("error", option, message, suggestion=f"Make it a file of the account {context.account}.", file=path)
+        yield Problem(
+            "error", option, message, suggestion=f"Make it a file of the account {context.account}.", file=path
+        )
 
 
 def _app_services(context: _Context, answer: Facts) -> Iterator[Problem]:
@@ -709,7 +796,9 @@ def _app_services(context: _Context, answer: Facts) -> Iterator[Problem]:
             message = f"Synapse refuses the registration {item['path']}".rstrip() + f": {item['error']}"
             yield context.problem("error", option, message, "Correct the file; keep its tokens, the bridge knows them.")
         if item["relative"]:
-            message = f"The path {item['path']} is relative: what it means depends on the folder in which Synapse is started."
+            message = (
+                f"The path {item['path']} is relative: what it means depends on the folder in which Synapse is started."
+            )
             yield context.problem("warning", option, message, "Write the whole path.")
         if item.get("exposed"):
             message = f"Every account on the host can read the tokens in {item['path']} (mode {item['mode']:04o})."
@@ -723,7 +812,7 @@ def _tls(context: _Context, answer: Facts) -> Iterator[Problem]:
     option = tuple(facts["option"])
     message, advice = f"{facts['message'][:1].upper()}{facts['message'][1:]}", "Put in the pair that belongs together."
     if facts.get("errno") is not None:
-        found = next((item for item in context.run["paths"] if tuple(item["option"]) == option), {})
+        found = context.path_facts(option)
         why, advice = _why_unreadable({"errno": facts["errno"], **found}, context.account)
         message += f": {why}"
     severity = "warning" if facts.get("expired") else "error"
@@ -739,7 +828,10 @@ def _old_keys(context: _Context, answer: Facts) -> Iterator[Problem]:
         option = tuple(facts["option"])
         if facts["private_of"]:
             message = f"This is the private key {facts['private_of']} of this server: everybody would be told it."
-            advice = "Put the verify key here. If the server ever ran with this, make a new signing key: the old one is known."
+            advice = (
+                "Put the verify key here. If the server ever ran with this, make a new signing key: the old one is "
+                "known."
+            )
             yield context.problem("error", option, message, advice)
         elif facts["length"] == 32 and facts["valid_point"] is False:
             message = "This is no verify key: no point of the curve has these bytes. It may be a private key."
@@ -841,7 +933,9 @@ def _resources(contexts: Sequence[_Context]) -> Iterator[Problem]:
             message = "The main process has no listener: it would run, and nobody could reach it."
             yield main.problem("error", ("listeners",), message, "Restore the list of listeners.")
         return
-    resources = {name for context in contexts for listener in context.run["listeners"] for name in listener["resources"]}
+    resources = {
+        name for context in contexts for listener in context.run["listeners"] for name in listener["resources"]
+    }
     if "client" in resources and "federation" not in resources:
         severity = "info" if main.run["settings"]["federation_off"] else "warning"
         message = "No listener serves federation: other servers cannot talk to this one, nor fetch its keys."
@@ -859,7 +953,9 @@ def _workers(contexts: Sequence[_Context], answer: Facts) -> Iterator[Problem]:
     distributed = set(settings["instance_map"]) - {"main"}
     if "sqlite3" in settings["engines"] and (workers or distributed):
         message = "SQLite cannot serve several processes: with workers it locks up and loses writes."
-        yield main.problem("error", ("database",), message, "Move to PostgreSQL (synapse_port_db), or run without workers.")
+        yield main.problem(
+            "error", ("database",), message, "Move to PostgreSQL (synapse_port_db), or run without workers."
+        )
     if not workers:
         return
     if not settings["redis"] and not main.run["failures"]:
@@ -870,7 +966,9 @@ def _workers(contexts: Sequence[_Context], answer: Facts) -> Iterator[Problem]:
     for position, worker in enumerate(workers, 1):
         yield from _worker(worker, answer, names)
         if not answer["same_secret"][position]:
-            message = "The worker has another replication secret than the main process: every request between them fails."
+            message = (
+                "The worker has another replication secret than the main process: every request between them fails."
+            )
             option = "worker_replication_secret"
             yield worker.problem("error", (option,), message, "Set it once, in the shared configuration.")
 
@@ -904,12 +1002,17 @@ def _worker(worker: _Context, answer: Facts, names: dict[str, _Context]) -> Iter
         message = "The worker has no worker_app of its own: it would run as a second main process."
         yield worker.problem("error", ("worker_app",), message, advice)
     elif not answer["apps"].get(process, False):
-        yield worker.problem("error", ("worker_app",), "There is no such application in Synapse: the worker would stop at once.", advice)
+        yield worker.problem(
+            "error", ("worker_app",), "There is no such application in Synapse: the worker would stop at once.", advice
+        )
     name = settings["worker_name"]
     if name is None:
         return
     if name in names:
-        message = f"Two workers have the name {name!r}: this one and {names[name].run['process']}. Both would write the same streams."
+        message = (
+            f"Two workers have the name {name!r}: this one and {names[name].run['process']}. Both would write the "
+            "same streams."
+        )
         yield worker.problem("error", ("worker_name",), message, "Give every worker a name of its own.")
     names.setdefault(name, worker)
 
@@ -951,9 +1054,7 @@ def judge(answer: Facts, wanted: Wanted) -> list[Problem]:
     return _sorted(_unique(found))
 
 
-def _once_per_file(
-    contexts: Sequence[_Context], check: t.Callable[[_Context], Iterator[Problem]]
-) -> Iterator[Problem]:
+def _once_per_file(contexts: Sequence[_Context], check: t.Callable[[_Context], Iterator[Problem]]) -> Iterator[Problem]:
     """Check a process; of a worker's, only what stands in its own file: the rest was said for the main process."""
     for context in contexts:
         for problem in check(context):
@@ -976,7 +1077,9 @@ def _unique(problems: Iterable[Problem]) -> list[Problem]:
 
 
 def _sorted(problems: Iterable[Problem]) -> list[Problem]:
-    return sorted(problems, key=lambda problem: (SEVERITIES.index(problem.severity), problem.file or "", problem.line or 0))
+    return sorted(
+        problems, key=lambda problem: (SEVERITIES.index(problem.severity), problem.file or "", problem.line or 0)
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------

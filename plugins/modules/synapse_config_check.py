@@ -10,17 +10,22 @@ module: synapse_config_check
 short_description: Check a Synapse configuration with the installed Synapse before it is used
 version_added: 0.1.0
 description:
-  - Lets the installed Synapse parse a configuration, and reports all that it refuses, ignores or takes without a word though it cannot be meant.
-  - Synapse itself ignores options that it does not know. Here they are found, at any level, with the option that was probably meant.
-  - The main configuration, the files of workers, the log configuration and the registrations of application services are judged together.
-  - Nothing on the host is changed. No folder is made, no key is minted and no file is written; the check runs as the account of the service,
+  - Lets the installed Synapse parse a configuration, and reports all that it refuses, ignores or takes without a word
+    though it cannot be meant.
+  - Synapse itself ignores options that it does not know. Here they are found, at any level, with the option that was
+    probably meant.
+  - The main configuration, the files of workers, the log configuration and the registrations of application services
+    are judged together.
+  - Nothing on the host is changed. No folder is made, no key is minted and no file is written; the check runs as the
+    account of the service,
     so that it meets the permissions that Synapse will meet.
   - Values of secrets appear in no result and no message.
 extends_documentation_fragment:
   - matrix_fleet.synapse.attributes
 attributes:
   check_mode:
-    details: The module only reads, so it does the same in check mode. Where O(python) does not exist yet, nothing is checked, and a warning says so.
+    details: The module only reads, so it does the same in check mode. Where O(python) does not exist yet, nothing is
+      checked, and a warning says so.
   diff_mode:
     support: none
     details: Nothing is changed.
@@ -34,17 +39,20 @@ options:
     type: str
   path:
     description:
-      - The configuration files to check, merged in this order as Synapse merges them. The last file to set a top-level option wins.
+      - The configuration files to check, merged in this order as Synapse merges them. The last file to set a
+        top-level option wins.
       - A folder stands for the C(*.yaml) files in it, sorted by name.
     type: list
     elements: path
   config_path:
     description:
-      - Where O(content) is going to be. Synapse looks for the signing key beside it where O(content) names none, and messages name it.
+      - Where O(content) is going to be. Synapse looks for the signing key beside it where O(content) names none, and
+        messages name it.
     type: path
     default: /etc/synapse/homeserver.yaml
   files:
-    description: Files that the check takes to be in place although they are not written yet, or are written differently.
+    description: Files that the check takes to be in place although they are not written yet, or are written
+      differently.
     type: list
     elements: dict
     default: []
@@ -56,10 +64,12 @@ options:
       content:
         description:
           - What the file is going to hold.
-          - Where it is left out, the file is taken to exist with content that is not known yet, such as a key that has still to be minted.
+          - Where it is left out, the file is taken to exist with content that is not known yet, such as a key that
+            has still to be minted.
         type: str
   directories:
-    description: Folders that the check takes to be in place, and to be the service's own, although they do not exist yet.
+    description: Folders that the check takes to be in place, and to be the service's own, although they do not exist
+      yet.
     type: list
     elements: path
     default: []
@@ -75,16 +85,19 @@ options:
   user:
     description:
       - The account that Synapse runs as. The check runs as this account.
-      - Where there is no such account yet, or the module does not run as root, the check runs as the account it has, and a warning says so.
+      - Where there is no such account yet, or the module does not run as root, the check runs as the account it has,
+        and a warning says so.
     type: str
   no_secrets_in_config:
-    description: Whether to refuse secrets that stand in the configuration, as Synapse does with C(--no-secrets-in-config).
+    description: Whether to refuse secrets that stand in the configuration, as Synapse does with
+      C(--no-secrets-in-config).
     type: bool
     default: false
   unknown_options:
     description:
       - How grave an option is that this version of Synapse does not know.
-      - Options that an older version knew, and experiments that have ended, are never more than a warning, so that they do not stand in the way of an upgrade.
+      - Options that an older version knew, and experiments that have ended, are never more than a warning, so that
+        they do not stand in the way of an upgrade.
     type: str
     choices: [error, warning, ignore]
     default: error
@@ -182,7 +195,8 @@ problems:
       line: 42
   contains:
     severity:
-      description: V(error) where the server would not start, or not do what is written; V(warning) and V(info) below that.
+      description: V(error) where the server would not start, or not do what is written; V(warning) and V(info) below
+        that.
       returned: always
       type: str
       sample: error
@@ -226,6 +240,7 @@ import tempfile
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _files
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._config import (
     SEVERITIES,

@@ -98,7 +98,9 @@ class Redactor:
             forms = sorted(self._forms, key=len, reverse=True)
             # A secret of one to three characters is a part of many words: it is hidden where it stands alone.
             short = [r"(?<!\w)" + re.escape(form) + r"(?!\w)" for form in forms if len(form) < 4]
-            self._pattern = re.compile("|".join([re.escape(form) for form in forms if len(form) > 3] + short) or r"(?!)")
+            self._pattern = re.compile(
+                "|".join([re.escape(form) for form in forms if len(form) > 3] + short) or r"(?!)"
+            )
         return self._pattern.sub(HIDDEN, text)
 
     def tree(self, value: t.Any) -> t.Any:
@@ -132,8 +134,8 @@ def matches(pattern: tuple[str, ...], path: Path) -> bool:
 FREE = [
     tuple(text.split("."))
     for text in (
-        "database.args.*",
-        "databases.*.args.*",
+        "database.args",
+        "databases.*.args",
         "listeners.*.additional_resources.*",
         "worker_listeners.*.additional_resources.*",
         "extra_well_known_client_content.*",
@@ -303,10 +305,11 @@ class Stage:
         self.files = {os.path.abspath(path): text for path, text in files.items()}
         self.directories = {os.path.abspath(path) for path in directories}
         for path in [*self.files, *self.directories]:
-            while path != os.path.dirname(path):
-                path = os.path.dirname(path)
-                self.directories.add(path)
-        self.wanted_directories: list[str] = []
+            folder = os.path.dirname(path)
+            while folder not in self.directories and folder != os.path.dirname(folder):
+                self.directories.add(folder)
+                folder = os.path.dirname(folder)
+        self.made: set[str] = set()
         self.refused: list[str] = []
         self._open = builtins.open
         self._stat = os.stat
@@ -346,7 +349,7 @@ class Stage:
         try:
             return self._stat(file, *args, **kwargs)
         except FileNotFoundError:
-            if path in self.directories:
+            if path in self.directories or path in self.made:
                 return os.stat_result((stat.S_IFDIR | 0o700, 1, 1, 2, os.geteuid(), os.getegid(), 0, 0, 0, 0))
             raise
 
@@ -362,11 +365,10 @@ class Stage:
             raise
 
     def makedirs(self, file: t.Any, *args: t.Any, **kwargs: t.Any) -> None:
-        """Stand in for ``os.makedirs`` and ``os.mkdir``: the folder is noted, and not made."""
+        """Stand in for ``os.makedirs`` and ``os.mkdir``: the folder is seen from now on, and not made."""
         path = self._path(file)
-        if path is not None and path not in self.directories:
-            self.wanted_directories.append(path)
-            self.directories.add(path)
+        if path is not None:
+            self.made.add(path)
 
     @contextlib.contextmanager
     def set(self) -> t.Iterator[None]:
@@ -375,11 +377,12 @@ class Stage:
         originals = {name: getattr(os, name) for name in stand_ins}
         for name, function in stand_ins.items():
             setattr(os, name, function)
-        builtins.open = t.cast("t.Any", self.open)
+        # pathlib takes the function from io, everybody else from builtins.
+        builtins.open = io.open = t.cast("t.Any", self.open)
         try:
             yield
         finally:
-            builtins.open = self._open
+            builtins.open = io.open = self._open
             for name, function in originals.items():
                 setattr(os, name, function)
 
@@ -542,7 +545,7 @@ class Run:
     def _path_of(self, error: BaseException, section: str | None) -> tuple[Path, list[str]]:
         given = getattr(error, "path", None)
         if type(error).__name__ == "ConfigError" and given and not isinstance(given, str):
-            return self._indexed([str(part) for part in given]), []
+            return self._indexed(self._corrected([str(part) for part in given])), []
         message = describe(error)
         unexpected = re.search(r"unexpected keyword argument '(\w+)'", message)
         if unexpected:
@@ -552,10 +555,28 @@ class Run:
         if isinstance(error, KeyError) and error.args and str(error.args[0]) == str(self.trace.last[-1:][0]):
             return self.trace.last, []
         if section is None or type(error).__name__ == "ConfigError":
-            named = [name for name in re.findall(r"[`'\"]([\w.]+)[`'\"]", message) if name.split(".")[0] in self.raw]
+            named = self._named_in(message)
             if named:
-                return tuple(named[0].split(".")), []
+                return named, []
         return (() if section is None else self.trace.last_present), []
+
+    def _named_in(self, message: str) -> Path:
+        """Return the option that a message speaks of: one that is set, or else one that was asked for."""
+        quoted = re.findall(r"[`'\"]([\w.]+)[`'\"]", message)
+        words = [word.rstrip(".") for word in re.findall(r"[a-z][a-z0-9.]*_[a-z0-9_.]+", message)]
+        for names in (quoted, words):
+            for known in (self.raw, self.trace.asked.get((), ())):
+                for name in names:
+                    if name.split(".")[0] in known:
+                        return tuple(name.split("."))
+        return ()
+
+    def _corrected(self, given: list[str]) -> list[str]:
+        """Return the path that was meant: Synapse says ``experimental`` for ``experimental_features``."""
+        if given[0] in self.raw:
+            return given
+        meant = [path for path in self.trace.read if path[-1] == given[-1]]
+        return [str(part) for part in meant[0]] if len(meant) == 1 else given
 
     def _indexed(self, given: list[str]) -> Path:
         """Turn Synapse's ``<item 0>`` and ``0`` into positions of lists."""
@@ -607,6 +628,7 @@ class Run:
     def _read_section(self, part: t.Any, args: t.Any, kwargs: t.Any) -> None:
         """Let one section read the configuration; where it refuses an inline secret, find all that it refuses."""
         base = importlib.import_module("synapse.config._base")
+        self.trace.last = self.trace.last_present = ()
         hidden: list[tuple[t.Any, str, t.Any]] = []
         while True:
             try:
@@ -648,10 +670,9 @@ class Run:
         if self.trace.whole and set(self.trace.whole[-1][1]) == set(data):
             self.trace.known_only(self.trace.whole[-1][0], data, fields)
 
-    def parse(self) -> None:
-        """Let Synapse parse and validate the configuration, and note all that happens."""
-        base = importlib.import_module("synapse.config._base")
-        homeserver = importlib.import_module("synapse.config.homeserver")
+    def _checked_class(self) -> t.Any:
+        """Return Synapse's configuration class, made to go on after a failure."""
+        original = importlib.import_module("synapse.config.homeserver").HomeServerConfig
         run = self
 
         def invoke_all(config: t.Any, name: str, *args: t.Any, **kwargs: t.Any) -> t.Any:
@@ -659,31 +680,37 @@ class Run:
 
         def validate_config(config: t.Any) -> None:
             try:
-                homeserver.HomeServerConfig.validate_config(config)
+                original.validate_config(config)
             except Exception as error:
                 if not (run.failures and run._follows(error)):
                     run.fail(error)
 
         members: dict[str, t.Any] = {"invoke_all": invoke_all}
-        if hasattr(homeserver.HomeServerConfig, "validate_config"):
+        if hasattr(original, "validate_config"):
             members["validate_config"] = validate_config
-        checked = type("HomeServerConfig", (homeserver.HomeServerConfig,), members)
+        return type("HomeServerConfig", (original,), members)
+
+    def parse(self) -> None:
+        """Let Synapse parse and validate the configuration, and note all that happens."""
+        base: t.Any = importlib.import_module("synapse.config._base")
+        texts = {
+            "server_name": base.MISSING_SERVER_NAME,
+            "report_stats": base.MISSING_REPORT_STATS_CONFIG_INSTRUCTIONS,
+        }
+        self.failures.extend(missing(name, text) for name, text in texts.items() if name not in self.raw)
+        if "server_name" not in self.raw:
+            return
         argv = [arg for document in self.documents for arg in ("--config-path", document.path)]
         if not self.secrets_allowed:
             argv.append("--no-secrets-in-config")
-        for name in ("server_name", "report_stats"):
-            if name not in self.raw:
-                text = base.MISSING_SERVER_NAME if name == "server_name" else base.MISSING_REPORT_STATS_CONFIG_INSTRUCTIONS
-                self.failures.append(missing(name, text))
         originals = base.find_config_files, base.read_config_files
-        base.find_config_files = lambda search_paths: list(search_paths)
+        base.find_config_files = list_of
         base.read_config_files = self.read_config_files
         with self._listening():
             try:
-                if "server_name" in self.raw:
-                    self.config = checked.load_config("", argv)  # type: ignore[attr-defined]
+                self.config = self._checked_class().load_config("", argv)
             except SystemExit:
-                self.failures.append(exited(self.secrets_allowed))
+                self.failures.append(exited(secrets_allowed=self.secrets_allowed))
             except Exception as error:
                 self.fail(error)
             finally:
@@ -712,6 +739,11 @@ class Run:
 MODELS: list[Run] = []
 
 
+def list_of(search_paths: t.Iterable[str]) -> list[str]:
+    """Stand in for ``find_config_files``: the files have been found."""
+    return list(search_paths)
+
+
 def missing(name: str, text: str) -> dict[str, t.Any]:
     """Return the failure for a mandatory option that is not set."""
     return {
@@ -727,7 +759,7 @@ def missing(name: str, text: str) -> dict[str, t.Any]:
     }
 
 
-def exited(secrets_allowed: bool) -> dict[str, t.Any]:
+def exited(*, secrets_allowed: bool) -> dict[str, t.Any]:
     """Return the failure for a Synapse that gave up on its command line."""
     text = "Synapse refused its own command line"
     if not secrets_allowed:
@@ -744,14 +776,14 @@ def watch_models() -> None:
         return
     original = parse_model.__init__
 
-    def __init__(self: t.Any, **data: t.Any) -> None:
+    def watched(self: t.Any, **data: t.Any) -> None:
         fields = getattr(type(self), "model_fields", {})
         if MODELS:
             names = set(fields) | {field.alias for field in fields.values() if getattr(field, "alias", None)}
             MODELS[-1].model(names, data)
         original(self, **data)
 
-    parse_model.__init__ = __init__
+    parse_model.__init__ = watched
     workers = sys.modules.get("synapse.config.workers")
     validate = getattr(workers, "parse_and_validate_mapping", None)
     if workers is None or validate is None:
@@ -819,21 +851,22 @@ def unread(run: Run) -> list[dict[str, t.Any]]:
             continue
         if any(path[:length] in run.trace.covered or path[:length] in found for length in range(1, len(path))):
             continue
-        if not is_free(path, run.raw):
+        # A mapping that nobody looked into was handed on as it is, or its section failed before.
+        if (len(path) == 1 or path[:-1] in run.trace.asked) and not is_free(path, run.raw):
             found.append(path)
     if not found:
         return []
     words = words_of("synapse.config")
     if any(path[0] in ("database", "databases") for path in found):
-        for module in ("synapse.storage.database", "synapse.storage.engines.postgres"):
-            words |= words_of_module(module)
+        # These two mappings are handed on as they are; what is in them is read when the database is opened.
+        storage = words_of_module("synapse.storage.database") | words_of_module("synapse.storage.engines.postgres")
+        found = [path for path in found if path[0] not in ("database", "databases") or path[-1] not in storage]
     run.words = sorted(words)  # type: ignore[attr-defined]
     return [
         {
             "path": list(path),
             "known": path[-1] in words,
             "siblings": sorted(run.trace.asked.get(path[:-1], ())),
-            "read_around": path[:-1] in run.trace.asked or path[:-1] == (),
         }
         for path in found
     ]
@@ -855,7 +888,9 @@ FILE_OPTION = re.compile(
     r"_path$|_paths$|_file$|^pid_file$|^log_config$|^worker_log_config$|_dir$|_directory$|^passfile$|^template_dir$"
 )
 NOT_A_FILE_OPTION = re.compile(r"^(public_|web_)|_uri_path$|^jwks|_url")
-SECRET_FILE = re.compile(r"(secret|password|passw|token|private_key|signing_key|macaroon_secret_key|_key)s?_(path|file)$|^passfile$")
+SECRET_FILE = re.compile(
+    r"(secret|password|passw|token|private_key|signing_key|macaroon_secret_key|_key)s?_(path|file)$|^passfile$"
+)
 FOLDER_OPTION = re.compile(r"_dir$|_directory$|^media_store_path$|^backup_media_store_path$|^ca_path$")
 
 
@@ -884,6 +919,8 @@ def file_facts(stage: Stage, path: str, redactor: Redactor | None = None) -> dic
         facts["empty"] = stage.files.get(path) == ""
         return facts
     try:
+        if path in stage.made:
+            os.lstat(path)
         status = os.stat(path)
     except OSError as error:
         return {**facts, "errno": error.errno, "error": error.strerror, "blocked": blocked_at(path)}
@@ -944,7 +981,7 @@ def blocked_at(path: str) -> str | None:
 def creatable(stage: Stage, path: str) -> dict[str, t.Any]:
     """Return whether this account could make the folder or file at ``path``, and which folder decides that."""
     folder = os.path.dirname(path)
-    while folder != os.path.dirname(folder) and not os.path.isdir(folder):
+    while folder != os.path.dirname(folder) and (folder in stage.made or not os.path.isdir(folder)):
         folder = os.path.dirname(folder)
     coming = folder in stage.directories and not stage_sees(folder)
     return {"parent": folder, "creatable": coming or os.access(folder, os.W_OK | os.X_OK)}
@@ -989,7 +1026,7 @@ def is_path_option(path: Path, run: Run) -> bool:
         parent: t.Any = run.raw
         for part in path[:-2]:
             parent = parent[part]
-        return parent.get("name", "sqlite3") == "sqlite3" and parent["args"]["database"] != ":memory:"
+        return bool(parent.get("name", "sqlite3") == "sqlite3" and parent["args"]["database"] != ":memory:")
     if path[-1] == "passfile":
         return True
     if isinstance(path[-1], int) or is_free(path, run.raw):
@@ -1043,7 +1080,9 @@ def settings_of(run: Run) -> dict[str, t.Any]:
         "media_store_path": at("media", "media_store_path"),
         "media_given": "media_store_path" in run.raw,
         "media_used": bool(at("media", "can_load_media_repo", False)),
-        "app_services": [item for item in at("appservice", "app_service_config_files", None) or [] if isinstance(item, str)],
+        "app_services": [
+            item for item in at("appservice", "app_service_config_files", None) or [] if isinstance(item, str)
+        ],
         "inline_secrets": [
             list(path)
             for path, value in branches(run.raw)
@@ -1135,14 +1174,21 @@ def check_factory(
     if kind != "handlers" or field == "()":
         return
     own = ("class", "level", "formatter", "filters", "target", ".")
-    given = {str(key): None for key in item if key not in own and str(key).isidentifier()}
-    with contextlib.suppress(TypeError, ValueError):
-        signature = inspect.signature(found)
-        try:
-            parameters = signature.parameters
-            signature.bind(**given, **({"target": None} if "target" in item and "target" in parameters else {}))
-        except TypeError as error:
-            problem((kind, name), f"{item['class']}: {error}")
+    given = [str(key) for key in item if key not in own and str(key).isidentifier()]
+    try:
+        parameters = inspect.signature(found).parameters
+    except (TypeError, ValueError):
+        return
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    unknown = [word for word in given if word not in parameters and not open_ended]
+    named = [parameter for parameter in parameters.values() if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
+    needed = [
+        parameter.name for parameter in named if parameter.default is parameter.empty and parameter.name not in item
+    ]
+    for word in unknown:
+        problem((kind, name, word), f"{item['class']} does not take {word!r} (it takes {', '.join(parameters)})")
+    if needed and not unknown:
+        problem((kind, name), f"{item['class']} needs {', '.join(needed)}")
 
 
 def check_references(
@@ -1209,12 +1255,19 @@ def tls_facts(run: Run) -> dict[str, t.Any] | None:
     tls = getattr(run.config, "tls", None)
     if tls is None or not any(listener["tls"] for listener in listeners_of(run)):
         return None
+    if not (tls.tls_certificate_file and tls.tls_private_key_file):
+        return None  # Synapse has said so.
     facts: dict[str, t.Any] = {}
-    for option, read in (("tls_certificate_path", "read_tls_certificate"), ("tls_private_key_path", "read_tls_private_key")):
+    for option, read in (
+        ("tls_certificate_path", "read_tls_certificate"),
+        ("tls_private_key_path", "read_tls_private_key"),
+    ):
         try:
             facts[option] = getattr(tls, read)()
         except Exception as error:
-            text = describe(error) if type(error).__name__ == "ConfigError" else "the file is not a PEM file of that kind"
+            text = (
+                describe(error) if type(error).__name__ == "ConfigError" else "the file is not a PEM file of that kind"
+            )
             return {"option": [option], "message": text, "causes": causes_of(error), "errno": errno_of(error)}
     from OpenSSL import crypto
 
@@ -1399,7 +1452,8 @@ def check(request: t.Mapping[str, t.Any], redactor: Redactor) -> dict[str, t.Any
             "apps": {
                 run.name: importlib.util.find_spec(str(run.raw["worker_app"])) is not None
                 for run in runs[1:]
-                if isinstance(run.raw.get("worker_app"), str) and re.fullmatch(r"synapse\.app\.\w+", run.raw["worker_app"])
+                if isinstance(run.raw.get("worker_app"), str)
+                and re.fullmatch(r"synapse\.app\.\w+", run.raw["worker_app"])
             },
             "refused": stage.refused,
             "root": os.geteuid() == 0,
