@@ -10,6 +10,7 @@ state=${1:?present, status or absent}
 "$root/tests/bin/setup.sh" quickstart
 for name in $(compgen -e ANSIBLE_ || true); do unset "$name"; done
 export ANSIBLE_HOME=$root/.cache/ansible-home
+export ANSIBLE_REMOTE_TEMP=$ANSIBLE_HOME/remote # not the home that the user database names: it may not exist
 # An empty one, so that no ansible.cfg of the caller's home or of the system changes what happens.
 export ANSIBLE_CONFIG=$ANSIBLE_HOME/ansible.cfg
 export ANSIBLE_LOCALHOST_WARNING=false ANSIBLE_INVENTORY_UNPARSED_WARNING=false
