@@ -225,7 +225,7 @@ def run(module: AnsibleModule) -> dict[str, t.Any]:
     for path in needed:
         module.warn(f"There is no {path} yet: what it will need is not predicted.")
     tally = walk(rules, write=not module.check_mode, one_file_system=module.params["one_file_system"])
-    if tally.left_alone_count:
+    if tally.skipped_count:
         first = tally.skipped[0]
         module.warn(
             f"{tally.skipped_count} objects are not as wanted and were left alone, {shown(first.path)} first: "
