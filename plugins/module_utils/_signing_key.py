@@ -478,7 +478,7 @@ def questions(wanted: Wanted, found: Found) -> Questions:
     if file.errors:
         return Questions(derive=wanted.content is not None, life=wanted.content is not None, candidates=True)
     if found.record is not None and found.record.fingerprints == file.fingerprints:
-        other = wanted.content is not None and KeyFile(wanted.content).fingerprints != file.fingerprints
+        other = not _same(wanted.content, file)
         return Questions(derive=other, life=other and not found.record.current)
     if _is_pending(found, file) and wanted.content is None:
         return Questions(derive=True)
@@ -686,8 +686,9 @@ def _earlier(keys: t.Sequence[Known], events: Events) -> tuple[str, ...]:
 
 def _endorsed(content: t.Sequence[Known], file: t.Sequence[Known], found: Found) -> bool:
     """Whether evidence says that ``content`` is this server's key and the file's is not."""
-    if found.record is not None and found.record.current:
-        return _against_record(content, found.record) is None
+    record = found.record
+    if record is not None and record.current:
+        return _against_record(content, record) is None and _against_record(file, record) is not None
     return _judge(found.events, content) == "ours" and _judge(found.events, file) != "ours"
 
 
@@ -701,10 +702,12 @@ def _restore(wanted: Wanted, found: Found, content: tuple[Key, ...]) -> Plan:
     keys = known(content, found.verify_keys, wanted.now)
     if file is not None and not file.errors:
         retired = {(key.key_id, key.verify_key) for key in (found.record or Record()).retired}
-        if keys and all((key.key_id, key.verify_key) in retired for key in keys):
-            warning = f"'content' holds {_ids(content)}, which was rotated away: the key in {wanted.path} was kept."
+        if (keys[0].key_id, keys[0].verify_key) in retired:
+            warning = f"'content' holds {keys[0].key_id}, which was rotated away: the key in {wanted.path} was kept."
             return dataclasses.replace(_present(dataclasses.replace(wanted, content=None), found), warnings=(warning,))
-        if wanted.new_identity or _endorsed(keys, known(file.keys, found.verify_keys, wanted.now), found):
+        present = known(file.keys, found.verify_keys, wanted.now)
+        more = _holds(content, file.keys) and _objection(keys, found) is None
+        if wanted.new_identity or more or _endorsed(keys, present, found):
             return todo
         raise SynapseError(
             f"'content' holds {_ids(content)} and {wanted.path} holds {_ids(file.keys)}, and nothing shows that the "
@@ -721,8 +724,13 @@ def _restore(wanted: Wanted, found: Found, content: tuple[Key, ...]) -> Plan:
 
 
 def _same(content: tuple[Key, ...] | None, file: KeyFile | None) -> bool:
-    """Whether the file already holds ``content``, or no content was given."""
-    return content is None or (file is not None and file.keys == content)
+    """Whether the file signs with the first key of ``content`` and holds the others too, or no content was given."""
+    return content is None or (file is not None and _holds(file.keys, content))
+
+
+def _holds(more: tuple[Key, ...], less: tuple[Key, ...]) -> bool:
+    """Whether ``more`` begins with the same key as ``less``, and has all its others."""
+    return more[:1] == less[:1] and set(less) <= set(more)
 
 
 def _present(wanted: Wanted, found: Found) -> Plan:

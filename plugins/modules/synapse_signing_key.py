@@ -230,7 +230,7 @@ backup:
   sample: /etc/synapse/homeserver.signing.key.20260101T000000Z
 problems:
   description:
-    - What is worth knowing about the lines of the key file. RV(problems[].line) is V(null) where it is about no single
+    - What is worth knowing about the lines of the key file. C(line) is V(null) where it is about no single
       line.
     - With severity C(error) the task fails; then the list is returned with the failure.
   returned: always

@@ -309,6 +309,14 @@ PENDING = record(OLD, pending=keys.Pending(known(NEW), 7))
         ({"content": (OLD,)}, found(NEW, events=signed(OLD)), "restore", ["a_1"]),
         ({"content": (OLD,), "new_identity": True}, found(NEW), "restore", ["a_1"]),
         ({"content": (OLD,)}, found(OLD, record=record(OLD)), "keep", ["a_1"]),
+        ({"content": (OLD,)}, found(OLD, OTHER, record=record(OLD, OTHER)), "keep", ["a_1", "a_3"]),
+        ({"content": (OLD, OTHER)}, found(OLD, record=record(OLD)), "restore", ["a_1", "a_3"]),
+        (
+            {"content": (OLD, OTHER)},
+            found(NEW, OTHER, record=record(NEW, OTHER, retired=(keys.Retired("ed25519:a_1", "public-1", 5),))),
+            "keep",
+            ["a_2", "a_3"],
+        ),
         (
             {"content": (OLD,)},
             found(NEW, record=record(NEW, retired=(keys.Retired("ed25519:a_1", "public-1", 5),))),
@@ -390,6 +398,8 @@ def test_what_is_done(order: dict[str, t.Any], host: keys.Found, action: str, af
         ({"content": (NEW,)}, found(missing=True, events=signed(OLD)), ["not the key that this server had"]),
         ({"content": (NEW,)}, found(OLD), ["nothing shows"]),
         ({"content": (NEW,)}, found(OLD, record=record(OLD)), ["nothing shows"]),
+        ({"content": (NEW, OTHER)}, found(NEW, record=record(OLD)), ["nothing shows"]),
+        ({"content": (NEW, OLD)}, found(OLD, OTHER, record=record(OLD, OTHER)), ["nothing shows"]),
         ({"content": (NEW,)}, found(OLD, events=signed(OLD)), ["nothing shows"]),
         ({"state": "rotated"}, found(missing=True), ["no signing key at /etc/key"]),
         ({"state": "rotated"}, found(NEW, record=record(OLD)), ["was replaced"]),
