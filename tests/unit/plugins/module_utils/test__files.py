@@ -183,8 +183,11 @@ def test_a_link_never_replaces_a_folder(tmp_path: Path) -> None:
 
 def test_folders_are_made_with_their_parents_and_left_alone_after(tmp_path: Path) -> None:
     path = tmp_path / "a/b"
-    os.umask(0o077)
-    assert _files.make_directory(str(path), mode=0o2750) is True
+    earlier = os.umask(0o077)
+    try:
+        assert _files.make_directory(str(path), mode=0o2750) is True
+    finally:
+        os.umask(earlier)
     assert (mode(path), mode(tmp_path / "a")) == (0o2750, 0o755)
     path.chmod(0o700)
     assert _files.make_directory(str(path) + "/", mode=0o755) is False
