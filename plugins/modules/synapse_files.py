@@ -56,6 +56,13 @@ options:
         names the paths, owners and modes.
     type: int
     default: 5
+  redact:
+    description:
+      - Values that stand in a O(files[].content) and must be kept out of everything that is printed, such as a password
+        that an option of Synapse takes in no other way.
+    type: list
+    elements: str
+    default: []
   files:
     description:
       - What should be there. Folders are made first, parents before children, then the rest in the order given.
@@ -590,6 +597,8 @@ def main() -> None:
             "state": {"type": "str", "choices": ["present", "committed", "rolled_back"], "default": "present"},
             "transaction": {"type": "path"},
             "keep_backups": {"type": "int", "default": 5},
+            # Ansible itself takes these values out of the result, the invocation and the host's log.
+            "redact": {"type": "list", "elements": "str", "default": [], "no_log": True},
             "files": {
                 "type": "list",
                 "elements": "dict",
