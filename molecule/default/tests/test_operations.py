@@ -104,7 +104,10 @@ def test_no_secret_is_printed(host: Host, controller: Controller) -> None:
         "--diff",
         synapse_form_secret=given,
         synapse_no_secrets_in_config=False,
-        synapse_config={"turn_shared_secret": inline, "email": {"smtp_host": "localhost", "smtp_pass": inline}},
+        synapse_config={
+            "turn_shared_secret": inline,
+            "email": {"smtp_host": "localhost", "smtp_pass": inline, "notif_from": "a@example.org"},
+        },
     )
     assert run.returncode == 0, run.stdout[-3000:]
     secrets = [given, inline]
