@@ -513,6 +513,10 @@ def explain(checks: Sequence[Check], reason: str | None, waited: float | None) -
     if reason is not None:
         sentences.append(f"Its own words: {reason.rstrip('.')}.")
     advice = _ADVICE[root.name]
+    if root.name == "key" and "could not be" in root.detail:
+        advice = (
+            "see that python names the interpreter of Synapse's environment, and that its user may read the key file"
+        )
     if root.name == "process" and reason is None:
         advice = "read the journal of the unit or the server's log, mend what it says, then start it again"
     sentences.append(f"To do: {advice}.")

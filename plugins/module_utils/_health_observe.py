@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import threading
 import time
 import typing as t
@@ -33,6 +34,9 @@ _REQUEST = 10.0  # seconds for one request of a server that was asked without a 
 _PROBE = 20.0  # seconds for the start of Synapse's interpreter
 _LOG_TAIL = 256 * 1024  # bytes
 _MINUTE = 60.0
+# The folder of the package matrix-synapse, not of matrix-synapse-ldap3.
+_METADATA = re.compile(r"(?i)matrix[-_.]synapse-([^-]+)\.dist-info$")
+_SERVED = ("health", "client", "federation", "key", "metrics")
 
 T = t.TypeVar("T")
 Answer = t.Union[Response, NoAnswerError]
@@ -104,9 +108,9 @@ def installed_version(python: str) -> str | None:
             if not series.startswith("python"):
                 continue
             for name in _names(packages):
-                folded = name.lower().replace("-", "_")
-                if folded.startswith("matrix_synapse_") and folded.endswith(".dist_info"):
-                    found.add(name[len("matrix_synapse-") : -len(".dist-info")])
+                match = _METADATA.match(name)
+                if match is not None:
+                    found.add(match.group(1))
     return found.pop() if len(found) == 1 else None
 
 
@@ -316,7 +320,8 @@ class _Watch:
                     timeout=_PROBE,
                 )
             except SynapseError as error:
-                cause = _logs.decisive_line(str(error.details.get("stderr", "")))
+                stderr = str(error.details.get("stderr", ""))
+                cause = _logs.decisive_line(stderr) or _logs.redact(_last(stderr))
                 problem = f"the signature could not be verified: {error.msg}{f': {cause}' if cause else ''}"
         if found.get("key_error"):
             problem = f"the key file {wanted.key_file} could not be compared: {found['key_error']}"
@@ -396,7 +401,8 @@ def prove(run: Runner, wanted: Wanted) -> Outcome:
     waited = time.monotonic() - started
     published = next(filter(None, map(_health.published_keys, _documents(keys).values())), _health.Published())
     healthy = all(check.ok for check in checks)
-    reason = None if healthy else _reason(run, wanted, watch.unit, waited)
+    dead = watch.process is not None and not watch.process.ok
+    reason = None if healthy or not _own_fault(checks) else _reason(run, wanted, watch.unit, waited, dead=dead)
     return Outcome(tuple(checks), reason, watch.version, published.verify_keys, published.old_verify_keys, waited)
 
 
@@ -416,16 +422,22 @@ def _tail(path: str) -> str:
         return ""
 
 
-def _reason(run: Runner, wanted: Wanted, unit: Unit | None, waited: float) -> str | None:
-    """The server's own decisive line: from the journal of its latest start, from all of the unit's, from its log."""
-    if unit is not None:
-        sources = [["--unit", unit.name, "--boot"]]
-        if unit.invocation:
-            sources.insert(0, [f"_SYSTEMD_INVOCATION_ID={unit.invocation}"])
-        for source in sources:
-            line = _logs.decisive_line(_journal(run, source))
-            if line is not None:
-                return line
+def _own_fault(checks: list[Check]) -> bool:
+    """Whether the server itself is silent or gone, so that its log may say why; of a certificate it says nothing."""
+    silent = any(not check.ok and check.patience is None for check in checks if check.name in _SERVED)
+    return silent or any(not check.ok for check in checks if check.name == "process")
+
+
+def _reason(run: Runner, wanted: Wanted, unit: Unit | None, waited: float, *, dead: bool) -> str | None:
+    """The server's own decisive line: from the journal of its latest start, of those before it, from its log."""
+    line: str | None = None
+    if unit is not None and unit.invocation:
+        line = _logs.latest_words(_journal(run, [f"_SYSTEMD_INVOCATION_ID={unit.invocation}"]))
+    if unit is not None and line is None and dead:
+        # A server that restarts over and over may have said nothing yet in its latest life.
+        line = _logs.latest_words(_journal(run, ["--unit", unit.name, "--boot"]))
+    if line is not None:
+        return line
     if wanted.log_file is None:
         return None
     try:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 import typing as t
 
-__all__ = ["decisive_line", "latest_start", "redact"]
+__all__ = ["decisive_line", "latest_start", "latest_words", "redact"]
 
 _LENGTH = 500
 
@@ -25,6 +25,7 @@ _SYSTEMD = re.compile(
     r"^(?:[\w@:.\\-]+\.(?:service|scope|target|socket): "
     r"|(?:Starting|Started|Stopping|Stopped|Failed to start|Reloading|Reloaded) .*\.(?:\.\.)?$)"
 )
+_UNIT_START = re.compile(r"^(?:Starting|Started) .*\.$")
 _EXCEPTION = re.compile(r"^[A-Za-z_][\w.]*(?::|$)")
 # The option that Synapse was reading when a value made it stumble is visible in the source line alone.
 _CONFIG_FRAME = re.compile(r'^\s*File ".*/synapse/config/(\w+)\.py", line \d+')
@@ -87,6 +88,19 @@ def redact(text: str) -> str:
     text = _KEY_LINE.sub(r"\1***", text)
     text = _BEARER.sub(r"\1***", text)
     return _SYNAPSE_TOKEN.sub("***", text)
+
+
+def latest_words(journal: str) -> str | None:
+    """Return the decisive line of a unit's journal, of the latest of its starts that has one.
+
+    A server that fails in one way today and failed in another yesterday is to be quoted with today's.
+    """
+    starts: list[list[str]] = [[]]
+    for line in journal.splitlines():
+        if _UNIT_START.match(line):
+            starts.append([])
+        starts[-1].append(line)
+    return next(filter(None, (decisive_line("\n".join(lines)) for lines in reversed(starts))), None)
 
 
 def latest_start(text: str) -> str:

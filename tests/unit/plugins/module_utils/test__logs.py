@@ -10,7 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.matrix_fleet.synapse.plugins.module_utils._logs import decisive_line, latest_start, redact
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._logs import (
+    decisive_line,
+    latest_start,
+    latest_words,
+    redact,
+)
 
 RECORDED = pathlib.Path(__file__).parent / "recorded" / "startup"
 
@@ -173,6 +178,17 @@ def test_no_text_breaks_it(text: str) -> None:
 def test_no_shuffled_traceback_breaks_it(lines: list[str]) -> None:
     line = decisive_line("\n".join(lines))
     assert line is None or "\n" not in line
+
+
+def test_of_several_starts_in_a_journal_the_latest_that_says_why_is_quoted() -> None:
+    config = (RECORDED / "journal-config.txt").read_text(encoding="utf-8")
+    port = (RECORDED / "journal-port.txt").read_text(encoding="utf-8")
+    starting = "Starting ms.service...\n"
+    assert latest_words(f"{starting}{config}{starting}{port}{starting}") == WHY["journal-port.txt"]
+    assert latest_words(f"{starting}{port}{starting}{config}{starting}") == WHY["journal-config.txt"]
+    killed = "Started ms.service.\nms.service: Main process exited, code=killed, status=9/KILL\n"
+    assert latest_words(f"{config}{killed}{starting}") == "ms.service: Main process exited, code=killed, status=9/KILL"
+    assert latest_words("") is None
 
 
 def test_latest_start_is_the_last_one() -> None:
