@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import threading
 import typing as t
@@ -83,45 +83,39 @@ while data := peer.recv(65536):
 """
 
 
-async def _carry(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(ConnectionError, OSError):
-        while data := await source.read(65536):
-            sink.write(data)
-            await sink.drain()
-    with contextlib.suppress(ConnectionError, OSError):
-        sink.close()
+def _pump(read: t.Callable[[int], bytes], write: t.Callable[[bytes], object], over: t.Callable[[], object]) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        while data := read(65536):
+            write(data)
+    with contextlib.suppress(OSError, ValueError):
+        over()
+
+
+def _carry(connection: socket.socket, container: str, port: int) -> None:
+    """Carry one connection into the container, both ways, until both ends are done."""
+    command = ["docker", "exec", "-i", container, "python3", "-c", _RELAY, str(port)]
+    with connection, subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
+        if process.stdin is None or process.stdout is None:
+            raise RuntimeError("docker exec was started without pipes")
+        inward = (connection.recv, process.stdin.write, process.stdin.close)
+        thread = threading.Thread(target=_pump, args=inward, daemon=True)
+        thread.start()
+        _pump(process.stdout.read, connection.sendall, lambda: connection.shutdown(socket.SHUT_RDWR))
+        thread.join()
 
 
 @contextlib.contextmanager
 def relayed(container: str, port: int) -> Iterator[int]:
     """Open a port on loopback that leads to ``127.0.0.1:port`` inside the container."""
-    ready = threading.Event()
-    over = asyncio.Event()
-    local: list[int] = []
-    loop = asyncio.new_event_loop()
+    with socket.create_server(("127.0.0.1", 0)) as server:
 
-    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        process = await asyncio.create_subprocess_exec(
-            "docker", "exec", "-i", container, "python3", "-c", _RELAY, str(port), stdin=-1, stdout=-1
-        )
-        if process.stdin is None or process.stdout is None:
-            raise RuntimeError("docker exec was started without pipes")
-        await asyncio.gather(_carry(reader, process.stdin), _carry(process.stdout, writer))
-        await process.wait()
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    threading.Thread(target=_carry, args=(connection, container, port), daemon=True).start()
 
-    async def serve() -> None:
-        server = await asyncio.start_server(connect, "127.0.0.1", 0)
-        local.append(server.sockets[0].getsockname()[1])
-        ready.set()
-        await over.wait()
-        server.close()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), daemon=True)
-    thread.start()
-    if not ready.wait(10):
-        raise RuntimeError("no port was opened")
-    try:
-        yield local[0]
-    finally:
-        loop.call_soon_threadsafe(over.set)
-        thread.join(10)
+        threading.Thread(target=serve, daemon=True).start()
+        yield server.getsockname()[1]
+        with contextlib.suppress(OSError):
+            server.shutdown(socket.SHUT_RDWR)
