@@ -546,6 +546,8 @@ def _notes(context: _Context) -> Iterator[Problem]:
     for note in context.run["notes"]:
         text = " ".join(str(note["text"]).replace("-" * 80, "").split())
         if "missing macaroon_secret_key" in text:
+            if any(failure["kind"] == "inline" for failure in context.run["failures"]):
+                continue  # It is there, and was refused.
             message = "No macaroon_secret_key is set: Synapse derives one from the signing key."
             advice = "Set macaroon_secret_key_path; on a server in use this signs out guests and ends pending links."
             yield context.problem("warning", ("macaroon_secret_key",), message, advice)
@@ -631,16 +633,25 @@ def _file(context: _Context, facts: Facts) -> Iterator[Problem]:
         yield from _writable_file(context, option, facts)
     elif facts["folder_option"]:
         yield from _folder(context, option, facts)
-    elif name in ("log_config", "worker_log_config"):
-        return
-    elif facts["secret"] and ("errno" in facts or facts.get("folder")):
+    elif facts["secret"]:
+        yield from _secret_file(context, option, facts)
+
+
+def _secret_file(context: _Context, option: Path, facts: Facts) -> Iterator[Problem]:
+    # The key for TLS is judged with the listeners that need it; other files may not be needed with these settings.
+    needed = option[-1] != "tls_private_key_path" and not _is_unread(context, option)
+    if needed and ("errno" in facts or facts.get("folder")):
         why, advice = _why_unreadable(facts, context.account)
         yield context.problem("error", option, f"The secret file {facts['path']} cannot be read: {why}.", advice)
-    elif facts["secret"] and facts["empty"]:
+    elif needed and facts["empty"]:
         yield _empty_secret(context, option, facts)
-    if facts["secret"] and facts.get("exposed") and not facts.get("folder"):
+    if facts.get("exposed") and not facts.get("folder"):
         message = f"Every account on the host can read the secret in {facts['path']} ({_mode(facts)})."
         yield context.problem("warning", option, message, "Take the right to read from others: mode 0640 or 0600.")
+
+
+def _is_unread(context: _Context, option: Path) -> bool:
+    return any(tuple(entry["path"]) == option for entry in context.run["unread"])
 
 
 def _empty_secret(context: _Context, option: Path, facts: Facts) -> Problem:

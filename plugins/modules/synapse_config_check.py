@@ -281,6 +281,10 @@ ARGUMENT_SPEC: dict[str, t.Any] = {
 }
 
 
+# What the runner reports for a process that could not be started.
+_NOT_STARTED = 127
+
+
 def request_of(params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     """Return what the probe is asked: ``content`` is a file that is not written yet, like the others."""
     files = {entry["path"]: entry["content"] for entry in params["files"]}
@@ -320,16 +324,20 @@ def scratch(parent: str, account: Account | None) -> t.Iterator[str]:
 def observe(run: Runner, params: t.Mapping[str, t.Any], parent: str, account: Account | None) -> dict[str, t.Any]:
     """Ask the installed Synapse; raises ``SynapseError`` where it cannot be asked."""
     python = params["python"]
-    with scratch(parent, account) as folder:
-        answer = ask_python(
-            run,
-            python,
-            inspect.getsource(config_check),
-            request_of(params),
-            cwd=folder,
-            account=account,
-            timeout=params["timeout"],
-        )
+    source = inspect.getsource(config_check)
+    try:
+        with scratch(parent, account) as folder:
+            answer = ask_python(
+                run, python, source, request_of(params), cwd=folder, account=account, timeout=params["timeout"]
+            )
+    except SynapseError as error:
+        if error.details.get("rc") != _NOT_STARTED:
+            raise
+        who = params["user"] if account is not None else "this account"
+        raise SynapseError(
+            f"{who} cannot start {python}: {error.details['stderr'].strip()}. Let every account read and enter the "
+            "environment and the interpreter behind it (umask 022 while they are installed)."
+        ) from None
     if "broken" in answer:
         raise SynapseError(
             f"The Synapse behind {python} cannot judge a configuration: {answer['broken']}. "

@@ -12,7 +12,6 @@ import inspect
 import json
 import os
 import subprocess
-import sys
 import typing as t
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import yaml
 
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _config
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._probes import config_check as probe
+from ansible_collections.matrix_fleet.synapse.tests.integration import module_process
 
 VENV = os.environ.get("SYNAPSE_VENV")
 pytestmark = pytest.mark.skipif(VENV is None, reason="SYNAPSE_VENV names no environment")
@@ -720,28 +720,69 @@ class TestChoices:
         assert [(p.severity, p.path) for p in check(server)] == [("info", "redis.host")]
 
 
-def test_the_module_fails_with_one_readable_message(server: Server) -> None:
-    setting(rc_login={"adress": {"per_second": 1, "burst_count": 2}})(server)
-    arguments = {
-        "content": yaml.safe_dump(server.config, sort_keys=False),
-        "config_path": str(server.etc / "homeserver.yaml"),
-        "python": PYTHON,
-    }
-    code = (
-        "import json, sys\n"
-        "from ansible.module_utils.testing import patch_module_args\n"
-        "from ansible_collections.matrix_fleet.synapse.plugins.modules import synapse_config_check as module\n"
-        "with patch_module_args(json.load(sys.stdin)):\n    module.main()\n"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", code], input=json.dumps(arguments), capture_output=True, text=True, check=False
-    )
-    answer = json.loads(result.stdout)
-    assert answer["failed"]
-    assert not answer["changed"]
-    headline, line = answer["msg"].splitlines()
-    assert headline == f"Synapse {answer['version']} would not run as meant with this configuration: 1 error."
-    assert line.startswith(f"ERROR rc_login.adress ({server.etc}/homeserver.yaml line ")
-    assert line.endswith("does not know this option. Did you mean rc_login.address?")
-    for secret in SECRETS.values():
-        assert secret not in result.stdout + result.stderr
+@pytest.fixture
+def module(tmp_path: Path) -> t.Callable[..., dict[str, t.Any]]:
+    """Run the module in a process of its own, and return its answer."""
+
+    def run(**arguments: t.Any) -> dict[str, t.Any]:
+        return module_process.run("synapse_config_check", {"python": PYTHON, **arguments}, tmp_path / "output")
+
+    return run
+
+
+Module = t.Callable[..., dict[str, t.Any]]
+
+
+class TestModule:
+    def test_it_fails_with_one_readable_message(self, server: Server, module: Module) -> None:
+        setting(rc_login={"adress": {"per_second": 1, "burst_count": 2}})(server)
+        content = yaml.safe_dump(server.config, sort_keys=False)
+        answer = module(content=content, config_path=str(server.etc / "homeserver.yaml"))
+        assert answer["failed"]
+        assert not answer["changed"]
+        headline, line = answer["msg"].splitlines()
+        assert headline == f"Synapse {answer['version']} would not run as meant with this configuration: 1 error."
+        assert line.startswith(f"ERROR rc_login.adress ({server.etc}/homeserver.yaml line ")
+        assert line.endswith("does not know this option. Did you mean rc_login.address?")
+        for secret in SECRETS.values():
+            assert secret not in json.dumps(answer)
+        assert not (server.etc / "homeserver.yaml").exists()
+
+    def test_it_can_be_told_not_to_fail(self, server: Server, module: Module) -> None:
+        setting(enable_registratoin=True)(server)
+        answer = module(path=[server.save()], fail_on="never")
+        assert "failed" not in answer
+        assert (answer["valid"], answer["checked"], answer["changed"]) == (False, True, False)
+        assert [problem["path"] for problem in answer["problems"]] == ["enable_registratoin"]
+
+    def test_the_same_verdict_in_check_mode(self, server: Server, module: Module) -> None:
+        answer = module(path=[server.save()], _ansible_check_mode=True)
+        assert (answer["valid"], answer["checked"], answer["problems"]) == (True, True, [])
+
+    def test_a_fresh_host_is_not_checked_in_check_mode(self, module: Module) -> None:
+        answer = module(content="server_name: a", python="/nope/bin/python", _ansible_check_mode=True)
+        assert (answer["valid"], answer["checked"], answer["changed"]) == (None, False, False)
+        assert "was not checked" in str(answer["warnings"])
+
+    def test_a_missing_environment_is_an_error_that_says_what_to_do(self, module: Module) -> None:
+        answer = module(content="server_name: a", python="/nope/bin/python")
+        assert answer["failed"]
+        assert "synapse_venv" in answer["msg"]
+
+    def test_an_environment_without_synapse_is_an_error(self, module: Module) -> None:
+        answer = module(content="server_name: a", python="/usr/bin/python3")
+        assert answer["failed"]
+        assert "synapse_venv" in answer["msg"]
+
+    def test_an_account_that_is_not_there_yet_is_a_warning(self, server: Server, module: Module) -> None:
+        answer = module(path=[server.save()], user="no-such-account")
+        assert answer["valid"]
+        assert "no user 'no-such-account'" in str(answer["warnings"][0]["event"]["msg"])
+
+    def test_nothing_is_left_of_the_scratch_folder(self, server: Server, module: Module, tmp_path: Path) -> None:
+        before = {server.save(), *tree(server.root)}
+        module(path=[str(server.etc / "homeserver.yaml")])
+        assert [path for path in tmp_path.rglob("*") if path.is_file() and str(path) not in before] == [
+            tmp_path / "output"
+        ]
+        assert list(tmp_path.rglob("config-check-*")) == []

@@ -889,9 +889,7 @@ FILE_OPTION = re.compile(
     r"_path$|_paths$|_file$|^pid_file$|^log_config$|^worker_log_config$|_dir$|_directory$|^passfile$|^template_dir$"
 )
 NOT_A_FILE_OPTION = re.compile(r"^(public_|web_)|_uri_path$|^jwks|_url")
-SECRET_FILE = re.compile(
-    r"(secret|password|passw|token|private_key|signing_key|macaroon_secret_key|_key)s?_(path|file)$|^passfile$"
-)
+SECRET_FILE = re.compile(r"(secret|password|passw|token|(^|_)key)s?_(path|file)$|^passfile$")
 FOLDER_OPTION = re.compile(r"_dir$|_directory$|^media_store_path$|^backup_media_store_path$|^ca_path$")
 
 
@@ -1004,7 +1002,7 @@ def paths_of(run: Run, stage: Stage, redactor: Redactor) -> list[dict[str, t.Any
         name = str(path[-1])
         if not isinstance(value, str) or not value or not is_path_option(path, run):
             continue
-        secret = SECRET_FILE.search(name) is not None
+        secret = SECRET_FILE.search(name) is not None and "pub" not in name
         absolute = os.path.abspath(value)
         facts = file_facts(stage, absolute, redactor if secret else None)
         if "errno" in facts:
@@ -1174,7 +1172,18 @@ def check_factory(
         return
     if kind != "handlers" or field == "()":
         return
-    own = ("class", "level", "formatter", "filters", "target", ".")
+    own = (
+        "class",
+        "level",
+        "formatter",
+        "filters",
+        "target",
+        ".",
+        "queue",
+        "listener",
+        "handlers",
+        "respect_handler_level",
+    )
     given = [str(key) for key in item if key not in own and str(key).isidentifier()]
     try:
         parameters = inspect.signature(found).parameters
