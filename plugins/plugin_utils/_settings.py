@@ -21,7 +21,9 @@ _VERSION = re.compile(r"^[0-9]+(\.[0-9]+){1,2}((a|b|rc)[0-9]+)?$")
 _ENVIRONMENT = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 _MEMORY = re.compile(r"^([0-9]+[KMGT]?|[0-9]{1,2}%|infinity)$")
 _KEY_LINE = re.compile(r"^ed25519 [A-Za-z0-9_]+ [A-Za-z0-9+/]{43}=?$")
+# Units and the first lines of scripts cannot carry every character; without systemd there are no units.
 _PLAIN_PATH = re.compile(r"^/[A-Za-z0-9_./@+:,=~-]*$")
+_BLANK_PATH = re.compile(r"^/[A-Za-z0-9_./@+:,=~ -]*$")
 
 _PATHS = (
     "synapse_venv_path",
@@ -108,9 +110,10 @@ def _refuse_names(settings: Mapping[str, t.Any]) -> Iterator[str]:
 
 
 def _refuse_paths(settings: Mapping[str, t.Any]) -> Iterator[str]:
+    pattern = _BLANK_PATH if settings["synapse_service_manager"] == "daemon" else _PLAIN_PATH
     for variable in _PATHS:
         path = str(settings[variable])
-        if not _PLAIN_PATH.match(path) or path == "/" or ".." in path.split("/"):
+        if not pattern.match(path) or path == "/" or ".." in path.split("/"):
             yield (f"{variable} is {path!r}: allowed is an absolute path, no blanks, quotes or '..', not '/' itself.")
     seen: dict[str, str] = {}
     for variable in _PATHS:
@@ -264,6 +267,11 @@ def secret_values(config: t.Any) -> list[str]:
     return sorted(set(found))
 
 
+def _version(answer: Mapping[str, t.Any]) -> str:
+    """The running version; a Synapse inside a checkout adds the checkout's revision in brackets."""
+    return (str(answer.get("version") or "") or "-").split(" ")[0]
+
+
 def status_lines(answers: Mapping[str, Mapping[str, t.Any]]) -> list[str]:
     """Return one aligned line a host from what M(matrix_fleet.synapse.synapse_health) said of it.
 
@@ -275,9 +283,9 @@ def status_lines(answers: Mapping[str, Mapping[str, t.Any]]) -> list[str]:
             told = "UNREACHABLE" if answer.get("unreachable") else "UNKNOWN"
             rows.append((host, "-", told, str(answer.get("msg", ""))))
         elif answer["healthy"]:
-            rows.append((host, str(answer.get("version") or "-"), "healthy", ""))
+            rows.append((host, _version(answer), "healthy", ""))
         else:
             failed = [f"{check['name']}: {check['detail']}" for check in answer["checks"] if not check["ok"]]
-            rows.append((host, str(answer.get("version") or "-"), "NOT HEALTHY", "; ".join(failed)))
+            rows.append((host, _version(answer), "NOT HEALTHY", "; ".join(failed)))
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
     return ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[3]]).rstrip() for row in rows]
