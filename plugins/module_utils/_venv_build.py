@@ -300,16 +300,21 @@ def run_down(path: str) -> None:
         raise SynapseError(f"Cannot remove {_files.describe(path, error)}.") from error
 
 
-def discard(folder: str, release: Release) -> None:
-    """Remove a release: one rename takes it out of sight, so that no half of one is ever found."""
+def discard(folder: str, path: str) -> None:
+    """Remove a folder by one rename that takes it out of sight, so that nobody ever finds half of it.
+
+    Half of a cache is as bad as half of a release: it would be installed from.
+    """
     tools = os.path.join(folder, TOOLS)
     _files.make_directory(tools, mode=0o755)
-    trash = os.path.join(tools, f"trash-{release.name}")
+    trash = os.path.join(tools, f"trash-{os.path.basename(path)}")
     run_down(trash)
     try:
-        os.rename(release.path, trash)
+        os.rename(path, trash)
+    except FileNotFoundError:
+        return
     except OSError as error:
-        raise SynapseError(f"Cannot remove {_files.describe(release.path, error)}.") from error
+        raise SynapseError(f"Cannot remove {_files.describe(path, error)}.") from error
     run_down(trash)
 
 
@@ -341,7 +346,8 @@ def _begin(folder: str, name: str) -> str:
     return path
 
 
-def _prove(run: Runner, path: str, proof: Proof) -> None:
+def _prove(run: Runner, path: str, proof: Proof, interpreter: Interpreter) -> None:
+    """Prove a release from the inside, then every file of it from the outside. Raises ``UnprovenError``."""
     request = {"expected": dict(proof.expected), "extras": list(proof.extras), "imports": True}
     python = os.path.join(path, "bin", "python")
     try:
@@ -351,6 +357,10 @@ def _prove(run: Runner, path: str, proof: Proof) -> None:
         code = error.details.get("rc", 0)
         how = f"signal {-code} ended it" if code < 0 else str(error.details.get("stderr", ""))[-600:].strip()
         findings = (Finding("probe_died", f"{error.msg}: {how}"),)
+    if not findings:
+        tree = _venv_tree.inspect(path)
+        running = interpreter.version
+        findings = findings_of(tree, running=running, expected=proof.expected, version=proof.version)
     if findings:
         listed = "; ".join(one.evidence for one in findings[:4])
         more = f" ({len(findings) - 4} more in 'problems')" if len(findings) > 4 else ""
@@ -393,7 +403,7 @@ def build(
         _files.write(locked, lock.encode(), mode=0o644)
         installer.create(path)
         installer.install(path, locked, binary_only=binary_only)
-        _prove(run, path, proof)
+        _prove(run, path, proof, interpreter)
         python = os.path.join(path, "bin", "python")
         manifest = Manifest(
             version=proof.version,
@@ -412,7 +422,9 @@ def build(
         _files.remove(os.path.join(path, MARKER))
     except (SynapseError, OSError) as error:
         with contextlib.suppress(SynapseError):
-            discard(folder, Release(name, path))
+            discard(folder, path)
+            # What was built from may be the fault, too.
+            discard(folder, os.path.join(folder, TOOLS, "cache"))
         if isinstance(error, OSError):
             raise SynapseError(
                 f"Cannot build in {_files.describe(path, error)}. What is live was not touched."

@@ -170,7 +170,7 @@ class Task:
         todo, manifest = survey.todo, survey.host.sound.manifest if survey.host.sound else None
         _venv_build.tidy(options.releases_path)
         for release in todo.clear:
-            _venv_build.discard(options.releases_path, release)
+            _venv_build.discard(options.releases_path, release.path)
         if todo.build:
             survey, manifest = self._build(run, survey)
             todo = survey.todo
@@ -183,7 +183,7 @@ class Task:
             if kept and os.path.dirname(kept) != folder:
                 survey = replace(survey, todo=replace(todo, previous=kept))
         for release in todo.prune:
-            _venv_build.discard(options.releases_path, release)
+            _venv_build.discard(options.releases_path, release.path)
         return survey, manifest
 
     def _build(self, run: Runner, survey: _Survey) -> tuple[_Survey, Manifest]:
@@ -200,7 +200,7 @@ class Task:
         else:
             survey, manifest = self._resolve_and_make(run, survey, installer, interpreter, sources)
         for leftover in ("cache", "scratch"):
-            _venv_build.run_down(os.path.join(tools, leftover))
+            _venv_build.discard(self.options.releases_path, os.path.join(tools, leftover))
         return survey, manifest
 
     def _make(
@@ -373,7 +373,8 @@ class Task:
                 if todo.switch:
                     _files.remove(options.path)
                 for release in todo.clear:
-                    _venv_build.discard(options.releases_path, release)
+                    _venv_build.discard(options.releases_path, release.path)
+                _venv_build.discard(options.releases_path, os.path.join(options.releases_path, TOOLS, "cache"))
                 _venv_build.run_down(os.path.join(options.releases_path, TOOLS))
                 _files.remove(os.path.join(options.releases_path, LOCK_FILE))
             if not os.listdir(options.releases_path):

@@ -265,6 +265,18 @@ def test_an_environment_that_fails_its_proof_never_becomes_live(site: Site) -> N
     assert site.path.resolve() == Path(first["release_path"])
 
 
+def test_a_file_that_the_installer_left_out_fails_the_proof(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = site.root / "cache"
+    monkeypatch.setenv("UV_CACHE_DIR", str(cache))
+    first = site.run()
+    (copied,) = cache.glob("archive-*/*/light_a/more.py")
+    copied.unlink()
+    failed = site.run(state="rebuilt")
+    assert failed["failed"]
+    assert {problem["id"] for problem in failed["problems"]} == {"files_missing"}
+    assert site.path.resolve() == Path(first["release_path"])
+
+
 def test_a_requirement_that_the_lock_forgot_fails_the_proof(site: Site) -> None:
     lonely = wheel(site.wheels, "light-c", "1.0", {"light_c.py": ""}, requires=["light-d>=2"])
     failed = site.run("none", requirements_content=site.locks["2.0.0"] + lock_of(lonely))
