@@ -227,17 +227,23 @@ def suggest(name: str, candidates: Iterable[str]) -> str | None:
     """Return the candidate that was probably meant by ``name``, or ``None`` where none is near enough."""
     wanted = _plain(name)
     known = sorted({candidate for candidate in candidates if candidate and candidate != name})
-    ranked = sorted((distance(wanted, _plain(candidate)), candidate) for candidate in known if _near(wanted, candidate))
-    if ranked and ranked[0][0] <= _limit(wanted):
-        return ranked[0][1]
+    nearest = _nearest(wanted, known)
+    if nearest is not None:
+        return nearest
     # A name cut short or drawn out by whole words: burst for burst_count.
     extended = [c for c in known if wanted and (_plain(c).startswith(wanted + "_") or _plain(c).endswith("_" + wanted))]
     if len(extended) == 1 and len(wanted) >= 4:
         return extended[0]
-    shortened = [
-        c for c in known if len(c) >= 4 and (wanted.startswith(_plain(c) + "_") or wanted.endswith("_" + _plain(c)))
-    ]
+    # The longer half of the name must be there, or the rest says more than what agrees.
+    long = [c for c in known if 2 * len(c) > len(wanted)]
+    shortened = [c for c in long if wanted.startswith(_plain(c) + "_") or wanted.endswith("_" + _plain(c))]
     return shortened[0] if len(shortened) == 1 else None
+
+
+def _nearest(wanted: str, known: Iterable[str]) -> str | None:
+    """Return the name that the fewest slips of the hand lead to, or ``None`` where all need too many."""
+    ranked = sorted((distance(wanted, _plain(candidate)), candidate) for candidate in known if _near(wanted, candidate))
+    return ranked[0][1] if ranked and ranked[0][0] <= _limit(wanted) else None
 
 
 def _near(wanted: str, candidate: str) -> bool:
@@ -337,7 +343,8 @@ def _meant(context: _Context, entry: Facts, path: Path) -> str | None:
     for place, names in vocabulary.items():
         if place and _plain(name) in names:
             return f"Did you mean {_shown(f'{place}.{_plain(name)}')}?"
-    found = suggest(name, context.run["words"]) if len(name) > 5 else None
+    # Options that are only read with other settings are not in the vocabulary: their names stand in the code.
+    found = _nearest(_plain(name), context.run["words"]) if len(name) > 7 else None
     return None if found is None else f"Did you mean {dotted((*path[:-1], found))}?"
 
 

@@ -78,6 +78,8 @@ class TestSuggestions:
             ("acme", None),
             ("x", None),
             ("tls", None),
+            ("registration_shared_secret_file", "registration_shared_secret"),
+            ("tls_crt_redis", None),
         ],
     )
     def test_a_slip_of_the_hand_is_told_from_another_word(self, name: str, meant: str | None) -> None:
