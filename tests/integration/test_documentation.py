@@ -20,6 +20,7 @@ import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _lock
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._installer import UV_VERSION
 from ansible_collections.matrix_fleet.synapse.plugins.plugin_utils._settings import refusals
 
 if t.TYPE_CHECKING:
@@ -471,6 +472,10 @@ def test_the_places_in_the_guide_are_the_defaults() -> None:
     for name, value in DEFAULTS.items():
         if name.endswith("_path"):
             assert f"`{value}" in text, f"{name} is {value}, and the guide does not say so"
+
+
+def test_the_guide_names_the_uv_that_is_asked_for() -> None:
+    assert f"`uv` {UV_VERSION}," in (ROOT / "docs" / "environments.md").read_text(encoding="utf-8")
 
 
 def test_the_options_that_have_variables_are_listed() -> None:
