@@ -700,6 +700,12 @@ class TestSecrets:
         setting(max_upload_size="50MB", rc_login=5, enable_registratoin=True)(server)
         assert set(errors(check(server))) == {"max_upload_size", "rc_login", "enable_registratoin"}
 
+    def test_a_password_that_is_a_common_word_does_not_blur_the_verdict(self, server: Server) -> None:
+        workers = server.distribute("worker1", "worker2")
+        server.config["database"]["args"]["password"] = "worker"
+        server.config["turn_shared_secret"] = "database"
+        assert check(server, *workers) == []
+
     def test_values_of_secrets_stay_out_of_synapses_own_messages(self, server: Server) -> None:
         setting(matrix_authentication_service={"enabled": True, "endpoint": 5, "secret": ["list-ahJ6iere"]})(server)
         answer, printed = ask({"main": [server.save()]}, server.root)

@@ -104,13 +104,20 @@ class Redactor:
             )
         return self._pattern.sub(HIDDEN, text)
 
-    def tree(self, value: t.Any) -> t.Any:
-        """Return a JSON value with every text in it redacted."""
+    def tree(self, value: t.Any, *, text: bool = False) -> t.Any:
+        """Return a JSON value in which every text that Synapse or Python wrote is redacted.
+
+        Names of options, files and accounts stay as they are: a password is often a word such as synapse.
+        """
         if isinstance(value, str):
-            return self(value)
+            return self(value) if text else value
         if isinstance(value, dict):
-            return {key: self.tree(item) for key, item in value.items()}
-        return [self.tree(item) for item in value] if isinstance(value, (list, tuple)) else value
+            return {key: self.tree(item, text=text or key in WRITTEN_BY_OTHERS) for key, item in value.items()}
+        return [self.tree(item, text=text) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+# The parts of the answer that hold words of Synapse, Python or PyYAML, which may quote a value.
+WRITTEN_BY_OTHERS = ("message", "causes", "text", "error", "driver", "broken", "context")
 
 
 # ---------------------------------------------------------------------------------------------------------------

@@ -215,7 +215,8 @@ class TestSecrets:
             int(secret + "x")
         assert secret not in redact(probe.describe(caught.value))
         assert secret not in redact(repr(config))
-        assert secret not in json.dumps(redact.tree({"a": [config]}))
+        assert secret not in json.dumps(redact.tree({"a": [{"message": repr(config), "causes": [repr(config)]}]}))
+        assert redact.tree({"path": [secret]}) == {"path": [secret]}
 
     def test_passwords_in_addresses_are_secrets(self) -> None:
         redact = probe.Redactor()
