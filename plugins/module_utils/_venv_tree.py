@@ -195,6 +195,8 @@ def _unreadable(path: str) -> tuple[list[str], dict[str, int]]:
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
+                    if entry.name == "__pycache__":
+                        continue
                     mode = entry.stat(follow_symlinks=False)
                     is_folder = stat.S_ISDIR(mode.st_mode)
                     if is_folder:

@@ -163,14 +163,14 @@ UV_DNS = """error: Failed to fetch: `https://user:pa55word@index.example/simple/
 UV_TLS = """  Caused by: client error (Connect)
   Caused by: invalid peer certificate: UnknownIssuer"""
 UV_FULL = "error: failed to write to file `/r/x`: No space left on device (os error 28)"
-UV_NO_WHEEL = "error: Distribution `a==1` can't be installed because it is marked as `--no-build` but has no wheels"
+UV_NO_WHEEL = "error: Distribution `a==1` is marked as `--no-build` but has no usable wheels"
 UV_MISSING = """error: No solution found when resolving dependencies:
   Because a was not found in the provided package locations, your requirements are unsatisfiable."""
-PIP_HASH = """ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE. If you have updated the package versions,
+PIP_HASH = """ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE. If you have updated them,
     light-a==1.0 from file:///w/light_a-1.0-py3-none-any.whl (from -r l (line 2)):
         Expected sha256 0000
              Got        8c1f"""
-PIP_REFUSED = """WARNING: Retrying (Retry(total=0)) after connection broken by 'NewConnectionError(': Failed to establish a
+PIP_REFUSED = """WARNING: Retrying (Retry(total=0)) after connection broken by NewConnectionError: Failed to establish a
 new connection: [Errno 111] Connection refused'"""
 PIP_TLS = "Could not fetch URL https://h/: There was a problem confirming the ssl certificate: SSLError("
 PIP_FULL = "OSError: [Errno 28] No space left on device"
