@@ -3,13 +3,13 @@
 """The part of the benchmark that runs on the managed host: what a module costs there, without the way to it.
 
 Reads one JSON request on standard input and answers with one JSON object: ``{"sides": {name: command}, "times": n}``
-runs each side's command in turn, ``times`` times over, and answers with the seconds of each. A command is ``argv``,
-with ``cwd`` and ``env``, commands to run ``before`` it untimed, and ``own_clock`` where it prints its seconds itself.
-``{folder}`` in its words is a new empty folder each time, made ``under`` the given one.
+runs each side's command in turn, ``times`` times over, and answers with the seconds of each: elapsed, and of CPU. A
+command is ``argv``, with ``cwd`` and ``env``, commands to run ``before`` it untimed, and ``own_clock`` where it prints
+its seconds itself. ``{folder}`` in its words is a new empty folder each time, made ``under`` the given one.
 
-As ``on_host.py PAYLOAD [PARAMETERS [--may-change]]`` it is one such command: it runs the module that Ansible left behind
-as PAYLOAD (a glob; ANSIBLE_KEEP_REMOTE_FILES), with PARAMETERS (JSON) over its own, and prints what its ``main()`` alone
-took. Everything is imported from the payload's archive, as it is when Ansible runs it.
+As ``on_host.py PAYLOAD [PARAMETERS [--may-change]]`` it is one such command: it runs the module that Ansible left
+behind as PAYLOAD (a glob; ANSIBLE_KEEP_REMOTE_FILES), with PARAMETERS (JSON) over its own, and prints what its
+``main()`` alone took. Everything is imported from the payload's archive, as it is when Ansible runs it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,11 @@ import subprocess
 import sys
 import tempfile
 import time
+
+
+def cpu():
+    """Return the seconds of CPU that this process and the ended ones that it started have used."""
+    return sum(os.times()[:4])
 
 
 def _call_of(payload):
@@ -58,11 +63,11 @@ def run_module(payload, parameters):
         module = importlib.import_module(call["module_fqn"])
         said = io.StringIO()
         with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
-            begin = time.perf_counter()
+            begin, used = time.perf_counter(), cpu()
             try:
                 module.main()
             finally:
-                seconds = time.perf_counter() - begin
+                seconds = [time.perf_counter() - begin, cpu() - used]
     finally:
         shutil.rmtree(folder)
     result = json.loads(said.getvalue().splitlines()[-1])
@@ -82,12 +87,12 @@ def run_command(command):
             )
         environment = {name: value.replace("{folder}", folder) for name, value in command.get("env", {}).items()}
         options = {"cwd": command.get("cwd"), "env": {**os.environ, **environment}}
-        begin = time.perf_counter()
+        begin, used = time.perf_counter(), cpu()
         done = subprocess.run(argv, check=False, capture_output=True, text=True, **options)
-        seconds = time.perf_counter() - begin
+        seconds = [time.perf_counter() - begin, cpu() - used]
         if done.returncode != 0:
             raise SystemExit(f"{argv} ended with {done.returncode}: {done.stdout[-1000:]}{done.stderr[-3000:]}")
-        return float(done.stdout.split()[-1]) if command.get("own_clock") else seconds
+        return [float(word) for word in done.stdout.split()[-2:]] if command.get("own_clock") else seconds
     finally:
         shutil.rmtree(folder)
 
@@ -98,7 +103,7 @@ def main():
         seconds, result = run_module(sys.argv[1], json.loads(sys.argv[2]) if len(sys.argv) > 2 else {})
         if result.get("changed") and "--may-change" not in sys.argv:
             raise SystemExit(f"the module changed something: {sorted(result)}")
-        print(seconds)
+        print(*seconds)
         return
     request = json.load(sys.stdin)
     sides = request["sides"]
