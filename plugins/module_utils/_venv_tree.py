@@ -132,7 +132,8 @@ def _header(metadata: str, name: str) -> str:
 
 
 def _altered(path: str, size: str, digest: str) -> bool:
-    if size.isdigit() and os.stat(path).st_size != int(size):
+    found_size = os.stat(path).st_size  # raises where the file is missing, whatever the record says of it
+    if size.isdigit() and found_size != int(size):
         return True
     if not digest.startswith("sha256="):
         return False
