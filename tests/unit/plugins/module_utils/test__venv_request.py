@@ -94,7 +94,12 @@ def test_what_is_asked_for(name: str) -> None:
 
 
 def test_what_is_the_same_is_one_request() -> None:
-    same = [{}, {"version": _default_lock.VERSION}, {"extras": ["redis"]}, {"extras": list(_default_lock.EXTRAS)}]
+    same: list[dict[str, t.Any]] = [
+        {},
+        {"version": _default_lock.VERSION},
+        {"extras": ["redis"]},
+        {"extras": list(_default_lock.EXTRAS)},
+    ]
     assert len({ask(options(**changes), None, None).request for changes in same}) == 1
     assert ask(options(), None, None).request != ask(options(extras=["saml2"]), None, None).request
     assert ask(options(), None, None).request != ask(options(), LOCK, None).request

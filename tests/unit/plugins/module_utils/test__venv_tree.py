@@ -28,6 +28,11 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def relink(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/elsewhere")
+
+
 CHANGES: dict[str, t.Callable[[Path], object]] = {
     "content of another size": lambda root: (root / "bin/run").write_text("longer than before, and by far\n" * 9),
     "a time": lambda root: os.utime(root / "bin/run", (1, 1)),
@@ -35,10 +40,7 @@ CHANGES: dict[str, t.Callable[[Path], object]] = {
     "a folder's mode": lambda root: (root / "lib").chmod(0o700),
     "a new file": lambda root: (root / "lib/new").write_text(""),
     "a file that is gone": lambda root: (root / "bin/run").unlink(),
-    "a link that leads elsewhere": lambda root: (
-        (root / "bin/python").unlink(),
-        (root / "bin/python").symlink_to("/x"),
-    ),
+    "a link that leads elsewhere": lambda root: relink(root / "bin/python"),
 }
 
 
