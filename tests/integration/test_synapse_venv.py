@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _venv_build
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import SynapseError
 from ansible_collections.matrix_fleet.synapse.tests.integration import module_process
 from ansible_collections.matrix_fleet.synapse.tests.integration.light_synapse import (
     lock_of,
@@ -360,14 +362,12 @@ def test_an_unreachable_index_is_named_by_host_and_the_password_is_not(site: Sit
 
 
 def test_two_runs_do_not_build_at_once(site: Site) -> None:
-    from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _venv_build
-
     site.run()
     with open(site.releases / ".lock") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         assert not site.run()["changed"], "looking needs no lock"
         with (
-            pytest.raises(_venv_build.SynapseError, match="Another run is building"),
+            pytest.raises(SynapseError, match="Another run is building"),
             _venv_build.held(str(site.releases), wait=0.2),
         ):
             pass
