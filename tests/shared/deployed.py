@@ -62,7 +62,8 @@ class Controller:
                 f"matrix_fleet.synapse.{playbook}",
             ],
             check=False,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,  # Ansible's own errors go there
             text=True,
             stdin=subprocess.DEVNULL,
         )
