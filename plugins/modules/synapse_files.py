@@ -476,7 +476,7 @@ class Writer:
 def minted(length: int) -> bytes:
     """Return a random secret of ``length`` characters. Its first is a letter: no command takes it for an option."""
     first = secrets.choice(string.ascii_letters)
-    return (first + "".join(secrets.choice(_ALPHABET) for _ in range(length - 1))).encode("ascii")
+    return (first + "".join(secrets.choice(_ALPHABET) for _place in range(length - 1))).encode("ascii")
 
 
 def apply(

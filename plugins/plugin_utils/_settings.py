@@ -269,7 +269,7 @@ def secret_values(config: t.Any) -> list[str]:
 
 def _version(answer: Mapping[str, t.Any]) -> str:
     """The running version; a Synapse inside a checkout adds the checkout's revision in brackets."""
-    return (str(answer.get("version") or "") or "-").split(" ")[0]
+    return (str(answer.get("version") or "") or "-").split(" ", maxsplit=1)[0]
 
 
 def status_lines(answers: Mapping[str, Mapping[str, t.Any]]) -> list[str]:

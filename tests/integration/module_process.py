@@ -51,7 +51,7 @@ def start(name: str, arguments: dict[str, t.Any], output: Path, before: t.Callab
 
 def wait(pid: int, output: Path) -> Result:
     """Wait for the process of ``start``."""
-    _, status = os.waitpid(pid, 0)
+    _pid, status = os.waitpid(pid, 0)
     text = output.read_text() if output.exists() else ""
     rc = os.waitstatus_to_exitcode(status)
     try:

@@ -229,7 +229,7 @@ def test_a_survey_asks_for_variables_that_exist_with_their_defaults(template: st
 
 def test_no_survey_asks_for_what_differs_from_host_to_host() -> None:
     """Its answer would hold for every host of the job."""
-    assert {question["variable"] for _, question in QUESTIONS} <= {
+    assert {question["variable"] for _playbook, question in QUESTIONS} <= {
         "synapse_hosts",
         "synapse_health_timeout",
         "synapse_version",

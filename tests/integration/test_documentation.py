@@ -166,7 +166,7 @@ def check_playbook(command: str, folder: Path) -> None:
     assert re.search(r"hosts \([1-9]", listed), listed
     assert "TAGS:" in listed
     for word in argv:
-        name, _, value = word.partition("=")
+        name, _equals, value = word.partition("=")
         assert not value or name in {*SPECIFICATION, *OF_PLAYBOOKS}, word
 
 
@@ -442,7 +442,7 @@ def test_every_link_leads_to_a_file_of_the_collection(page: Path) -> None:
 
 def rows_of(page: Path, heading: str) -> list[list[str]]:
     """Return the rows of the table whose first heading is ``heading``."""
-    _, _, rest = page.read_text(encoding="utf-8").partition(f"\n| {heading} |")
+    rest = page.read_text(encoding="utf-8").partition(f"\n| {heading} |")[2]
     rows = []
     for line in rest.splitlines()[2:]:
         if not line.startswith("|"):

@@ -160,7 +160,7 @@ class Fleet:
         with contextlib.suppress(OSError, ValueError):
             pid = self.pid(host)
             os.kill(pid, signal.SIGTERM)
-            for _ in range(200):
+            for _attempt in range(200):
                 os.kill(pid, 0)
                 time.sleep(0.1)
             os.kill(pid, signal.SIGKILL)
@@ -169,7 +169,7 @@ class Fleet:
 def free_ports(count: int) -> list[int]:
     """Return ports of the loopback interface that nobody holds."""
     with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        sockets = [held.enter_context(socket.socket()) for _number in range(count)]
         for one in sockets:
             one.bind(("127.0.0.1", 0))
         return [int(one.getsockname()[1]) for one in sockets]

@@ -289,7 +289,7 @@ class TestHealthy:
             f"{coming}/key": None,
             f"{coming}/macaroon": "coming-secret",
         }
-        answer, _ = ask(
+        answer, _facts = ask(
             {"main": [f"{coming}/homeserver.yaml"], "files": files, "directories": ["/nowhere/media"]}, tmp_path
         )
         assert _config.judge(answer, _config.Wanted()) == []
@@ -647,7 +647,7 @@ class TestFiles:
         (folder / "a.yaml").write_text("max_upload_size: 50MB\n")
         (folder / "b.yaml").write_text("max_upload_size: 50M\nserve_server_wellknwon: true\n")
         (folder / "c.txt").write_text("nonsense")
-        answer, _ = ask({"main": [server.save(), str(folder)]}, server.root)
+        answer, _facts = ask({"main": [server.save(), str(folder)]}, server.root)
         (problem,) = _config.judge(answer, _config.Wanted())
         assert (problem.path, problem.file, problem.line) == ("serve_server_wellknwon", str(folder / "b.yaml"), 2)
 

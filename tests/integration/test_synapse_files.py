@@ -176,7 +176,7 @@ def test_a_rollback_restores_contents_links_absence_owner_and_mode(host: Host) -
 def test_a_first_deployment_cannot_be_rolled_back_and_stays_open(host: Host) -> None:
     files = ({"path": "a", "content": "1"}, {"path": "l", "state": "link", "target": "a"})
     assert host(*files)["can_roll_back"] is False
-    for _ in range(2):
+    for _turn in range(2):
         answer = host(state="rolled_back")
         assert (answer["changed"], answer["can_roll_back"], answer["pending"]) == (False, False, True)
     assert (host.root / "a").read_text() == "1"

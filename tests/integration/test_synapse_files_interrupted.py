@@ -113,7 +113,7 @@ class Site:
 
     def check_secrets_closed(self) -> None:
         """No file that holds a byte of a secret may be read by anybody else, temporary ones and saved copies too."""
-        for folder, _, files in os.walk(self.root):
+        for folder, _folders, files in os.walk(self.root):
             for name in files:
                 path = Path(folder, name)
                 if not path.is_symlink() and b"-secret-" in path.read_bytes():
@@ -216,7 +216,7 @@ def test_a_killed_rollback_is_finished_by_the_next(site: Site) -> None:
 
 
 def test_a_killed_commit_is_committed_or_still_open(site: Site) -> None:
-    _, new = states(site)
+    new = states(site)[1]
     number = 0
     while True:
         number += 1

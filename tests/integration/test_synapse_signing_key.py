@@ -174,7 +174,7 @@ class Server:
         with (self.folder / "log").open("wb") as log:
             process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log)
         try:
-            for _ in range(600):
+            for _attempt in range(600):
                 assert process.poll() is None, (self.folder / "log").read_text()
                 with contextlib.suppress(OSError):
                     ask(f"{self.url}/_matrix/client/versions")
@@ -307,7 +307,7 @@ def test_a_missing_folder_is_named(host: Host) -> None:
 
 def test_runs_at_the_same_time_make_one_identity(host: Host) -> None:
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        results = [future.result() for future in [pool.submit(host.run) for _ in range(4)]]
+        results = [future.result() for future in [pool.submit(host.run) for _number in range(4)]]
     final = host.ok()
     made = [result for result in results if not result.get("failed")]
     assert made

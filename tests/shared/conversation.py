@@ -42,13 +42,13 @@ async def _heard(client: AsyncClient, room_id: str, *, until: str) -> list[tuple
     """Sync from the beginning until a message says ``until``; return who said what in the room."""
     said: list[tuple[str, str]] = []
     since = None
-    for _ in range(20):
+    for _turn in range(20):
         answer = _expect(await client.sync(timeout=2000, since=since, full_state=since is None), SyncResponse)
         since = answer.next_batch
         room = answer.rooms.join.get(room_id)
         if room is not None:
             said += [(event.sender, event.body) for event in room.timeline.events if isinstance(event, RoomMessageText)]
-        if any(body == until for _, body in said):
+        if any(body == until for _sender, body in said):
             return said
     raise AssertionError(f"{client.user_id} never heard {until!r}, only {said}")
 
@@ -81,7 +81,7 @@ async def _talk(url: str, first: Account, second: Account) -> str:
                 raise AssertionError(f"{client.user_id} heard {said}")
 
         picture = secrets.token_bytes(100_000)
-        uploaded, _ = await one.upload(
+        uploaded, _decryption = await one.upload(
             io.BytesIO(picture), content_type="application/octet-stream", filesize=len(picture)
         )
         uri = _expect(uploaded, UploadResponse).content_uri

@@ -113,7 +113,7 @@ def relayed(container: str, port: int) -> Iterator[int]:
         def serve() -> None:
             with contextlib.suppress(OSError):
                 while True:
-                    connection, _ = server.accept()
+                    connection, _peer = server.accept()
                     threading.Thread(target=_carry, args=(connection, container, port), daemon=True).start()
 
         threading.Thread(target=serve, daemon=True).start()

@@ -12,7 +12,7 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _config
@@ -106,6 +106,7 @@ class TestSuggestions:
     def test_one_wrong_letter_never_hides_what_was_meant(self, name: str, position: int, letter: str) -> None:
         position %= len(name)
         wrong = name[:position] + letter + name[position + 1 :]
+        assume(wrong != name)
         assert suggest(wrong, NAMES) == name
 
     @given(words, st.lists(words, max_size=8))
@@ -120,12 +121,12 @@ class TestSuggestions:
         assert suggest(name, shuffled) == suggest(name, candidates)
 
     @given(words, words, words)
-    def test_distance_is_a_distance(self, first: str, second: str, third: str) -> None:
-        assert distance(first, first) == 0
-        assert distance(first, second) == distance(second, first)
-        assert (distance(first, second) == 0) == (first == second)
-        assert abs(len(first) - len(second)) <= distance(first, second) <= max(len(first), len(second))
-        assert distance(first + third, second + third) <= distance(first, second)
+    def test_distance_is_a_distance(self, one: str, other: str, third: str) -> None:
+        assert distance(one, one) == 0
+        assert distance(one, other) == distance(other, one)
+        assert (distance(one, other) == 0) == (one == other)
+        assert abs(len(one) - len(other)) <= distance(one, other) <= max(len(one), len(other))
+        assert distance(one + third, other + third) <= distance(one, other)
 
     def test_two_neighbours_in_the_wrong_order_are_one_edit(self) -> None:
         assert distance("prot", "port") == 1

@@ -235,7 +235,7 @@ def test_own_follows_no_link_and_does_nothing_for_nothing(tmp_path: Path, monkey
 
 
 def test_a_file_system_without_folder_sync_is_good_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def unsupported(_: int) -> t.NoReturn:
+    def unsupported(_handle: int) -> t.NoReturn:
         raise OSError(22, "Invalid argument")
 
     monkeypatch.setattr(os, "fsync", unsupported)

@@ -90,7 +90,7 @@ def test_federation(body: t.Any, expected: str | None, ok: bool, detail: str) ->
     assert (check.ok, check.detail) == (ok, detail)
 
 
-def judge_key(document: t.Any = DOCUMENT, **changes: t.Any) -> Check:
+def judge_key(document: t.Any, **changes: t.Any) -> Check:
     arguments: dict[str, t.Any] = {
         "server_name": "hs.test",
         "expected": KEYS,

@@ -41,7 +41,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.path == "/drip":
             self.wfile.write(b"HTTP/1.1 200 OK\r\n")
             with contextlib.suppress(OSError):
-                for _ in range(100):
+                for _line in range(100):
                     self.wfile.write(b"X-Drip: 1\r\n")
                     time.sleep(0.05)
             return

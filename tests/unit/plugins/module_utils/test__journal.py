@@ -33,7 +33,7 @@ def test_without_a_folder_there_is_nothing(store: Store) -> None:
 def test_a_journal_is_found_again_and_only_its_owner_can_read_it(store: Store) -> None:
     store.save(Journal("then", True, (ONE, LINK)), 0)
     assert store.load() == Journal("then", True, (ONE, LINK))
-    for folder, _, files in os.walk(store.folder):
+    for folder, _folders, files in os.walk(store.folder):
         assert stat.S_IMODE(os.stat(folder).st_mode) == 0o700
         assert all(stat.S_IMODE(os.stat(os.path.join(folder, name)).st_mode) == 0o600 for name in files)
 

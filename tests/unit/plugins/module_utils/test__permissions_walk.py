@@ -247,7 +247,7 @@ def test_a_tree_that_is_too_deep_is_refused_with_all_handles_closed(tmp_path: pa
     deep = tmp_path / "d"
     deep.mkdir()
     current = os.open(deep, os.O_RDONLY)
-    for _ in range(230):
+    for _level in range(230):
         os.mkdir("d", dir_fd=current)
         following = os.open("d", os.O_RDONLY, dir_fd=current)
         os.close(current)

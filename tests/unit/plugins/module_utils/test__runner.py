@@ -120,7 +120,10 @@ def test_a_limited_process_without_input_reads_nothing(run: Runner) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as somebody else")
 def test_an_account_has_its_own_identity_and_none_of_roots_groups() -> None:
     run = module_runner(t.cast("t.Any", Module()))
-    show = "import os; print(os.getresuid(), os.getresgid(), os.getgroups(), os.environ['HOME'], os.environ.get('LOGNAME'))"
+    show = (
+        "import os; "
+        "print(os.getresuid(), os.getresgid(), os.getgroups(), os.environ['HOME'], os.environ.get('LOGNAME'))"
+    )
     result = run(["/usr/bin/env", "-S", "id", "-u"], account=Account(1, 1, (1,)))
     assert result.stdout == "1\n"
     launched = ["/usr/bin/python3", "-I", "-S", "-c", show]

@@ -150,7 +150,7 @@ def test_contradictions(items: list[Item], words: str | None) -> None:
 
 
 def journal(*pairs: tuple[Item, Found], before: Journal | None = None) -> Journal | None:
-    items = [item for item, _ in pairs]
+    items = [item for item, _facts in pairs]
     found = {item.path: facts for item, facts in pairs}
     changes = _transaction.plan(items, found, uid=0, gid=0)
     return _transaction.journal_with(before, changes, found, items, "now")
