@@ -20,6 +20,7 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner impor
 
 __all__ = [
     "BANNED",
+    "CONTENT",
     "Candidate",
     "Events",
     "Found",
@@ -57,6 +58,10 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/_-]*={0,3}")
 # Matrix specification, server-server API, "Retrieving server keys": the version is of this form.
 _VERSION = re.compile(r"[A-Za-z0-9_]+")
 _RECORD_FORMAT = 1
+# What to set, under the name of the module's option and under the role's.
+CONTENT = "'content' (synapse_signing_key_content in the role)"
+_NEW_IDENTITY = "'new_identity: true' (synapse_new_identity in the role)"
+_PATH = "'path' (synapse_signing_key_path in the role)"
 
 
 @dataclass(frozen=True)
@@ -537,12 +542,12 @@ def _restore_hint(wanted: Wanted, found: Found) -> str:
         return f"The key is in {_join(fitting)}: copy it to {wanted.path} (cp -p), and run again."
     others = [candidate.path for candidate in found.candidates]
     near = f" (other keys lie in {_join(others)})" if others else ""
-    return f"Restore the key file from a backup{near}, or give the key through 'content' from a vault."
+    return f"Restore the key file from a backup{near}, or give the key from a vault, as {CONTENT}."
 
 
 _ACCEPT = (
-    "Only if the key is lost for good: 'new_identity: true', once; other servers then have to learn the new key, and "
-    "the old one belongs into old_signing_keys."
+    f"Only if the key is lost for good: {_NEW_IDENTITY}, once; other servers then have to learn the new key, and the "
+    "old one belongs into old_signing_keys."
 )
 
 
@@ -654,7 +659,7 @@ def _adopt(wanted: Wanted, found: Found, file: KeyFile) -> Plan:
         signed = f" The server's events are signed by {_join(ids)}." if ids else ""
         raise SynapseError(
             f"The signing key {wanted.path} was replaced: {objection}.{signed} It was left as it is. "
-            f"{_restore_hint(wanted, found)} If the key now in place is right, accept it with 'new_identity: true', "
+            f"{_restore_hint(wanted, found)} If the key now in place is right, accept it with {_NEW_IDENTITY}, "
             "once; the earlier one belongs into old_signing_keys."
         )
     if found.events.state == "unreadable" and not (found.record and found.record.current) and not wanted.new_identity:
@@ -711,14 +716,14 @@ def _restore(wanted: Wanted, found: Found, content: tuple[Key, ...]) -> Plan:
             return todo
         raise SynapseError(
             f"'content' holds {_ids(content)} and {wanted.path} holds {_ids(file.keys)}, and nothing shows that the "
-            "first is this server's own key and the second is not. Nothing was changed. Take 'content' away to keep "
-            "the file, or say 'new_identity: true', once, to replace it (it is kept as a backup)."
+            f"first is this server's own key and the second is not. Nothing was changed. Take {CONTENT} away to keep "
+            f"the file, or say {_NEW_IDENTITY}, once, to replace it (it is kept as a backup)."
         )
     objection = _objection(keys, found)
     if objection is not None and not wanted.new_identity:
         raise SynapseError(
-            f"'content' is not the key that this server had: {objection}. Nothing was written. Give the right one, or "
-            "say 'new_identity: true', once, if this one is really wanted."
+            f"{CONTENT} is not the key that this server had: {objection}. Nothing was written. Give the right one, or "
+            f"say {_NEW_IDENTITY}, once, if this one is really wanted."
         )
     return todo
 
@@ -762,7 +767,7 @@ def _rotated(wanted: Wanted, found: Found) -> Plan:
         )
     todo = _present(wanted, found)
     if todo.action == "restore":
-        raise SynapseError("'content' restores a key and 'state: rotated' replaces it: ask for one of them.")
+        raise SynapseError(f"{CONTENT} restores a key and 'state: rotated' replaces it: ask for one of them.")
     done = _is_pending(found, file)
     if wanted.replaces is not None:
         earlier = {key.key_id for key in (found.record or Record()).retired} | {key.key_id for key in file.keys[1:]}
@@ -783,7 +788,7 @@ def _check_link(wanted: Wanted, found: Found, todo: Plan) -> None:
         state = "whose target is missing" if found.file is None else "which is read through and never replaced"
         raise SynapseError(
             f"{wanted.path} is a link to {found.link}, {state}. Nothing was written: mount or restore what it points "
-            "to, or name the target itself in 'path'."
+            f"to, or name the target itself in {_PATH}."
         )
 
 
@@ -795,7 +800,7 @@ def plan(wanted: Wanted, found: Found) -> Plan:
         raise SynapseError(
             f"{found.record_path} remembers the keys of {other}, and server_name is {wanted.server_name}. A server "
             "cannot be renamed: its users and rooms carry the name. Put the name right; for another server, name "
-            "another 'path', or say 'new_identity: true', once."
+            f"another {_PATH}, or say {_NEW_IDENTITY}, once."
         )
     todo = _rotated(wanted, found) if wanted.state == "rotated" else _present(wanted, found)
     if moved and not todo.write_record:

@@ -240,7 +240,7 @@ old_verify_keys:
   sample:
     ed25519:a_Xy98:
       expired_ts: 1763900000000
-      key: VWqR9tEtOJ2MRlOyKBcvXPVqM2DpOQnrMAyMfHVBnhU
+      key: LYLnICPhZQ8Wt/5kmaavAOjBV9IAK1qg64EY4IZQ3FM
 seconds:
   description: How long the verdict took.
   returned: always

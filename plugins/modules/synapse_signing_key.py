@@ -217,7 +217,7 @@ old_signing_keys:
   description: What Synapse's C(old_signing_keys) has to publish. The times are in milliseconds since the epoch.
   returned: success
   type: dict
-  sample: {"ed25519:a_0a1b2c3d": {"expired_ts": 1767225600000, "key": "2tZ8mUPRzN6lyTqMPF9QtIgjRzdxZvbzkjqLyCFcdB0"}}
+  sample: {"ed25519:a_0a1b2c3d": {"expired_ts": 1767225600000, "key": "8vsPzx1NHmdsoQDPr5ytzGXZnsNDt00wIrRhgBiB2o8"}}
 record:
   description: The file that remembers the public keys.
   returned: success
@@ -685,7 +685,7 @@ def want(host: Host) -> keys.Wanted:
         host.hide(parsed.keys)
         if parsed.errors:
             reasons = "; ".join(problem.sentence() for problem in parsed.errors)
-            raise SynapseError(f"'content' is not usable as a signing key: {reasons}. Nothing was changed.")
+            raise SynapseError(f"{keys.CONTENT} is not usable as a signing key: {reasons}. Nothing was changed.")
         content = parsed.keys
     now = datetime.datetime.now(datetime.timezone.utc)
     return keys.Wanted(

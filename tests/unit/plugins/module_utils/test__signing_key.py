@@ -357,7 +357,12 @@ def test_what_is_done(order: dict[str, t.Any], host: keys.Found, action: str, af
         (
             {},
             found(missing=True, record=record(OLD)),
-            ["is missing", "/the/record remembers ed25519:a_1", "new_identity"],
+            [
+                "is missing",
+                "/the/record remembers ed25519:a_1",
+                "as 'content' (synapse_signing_key_content in the role)",
+                "'new_identity: true' (synapse_new_identity in the role), once",
+            ],
         ),
         ({}, found(missing=True, events=signed(NEW)), ["holds accounts or events of keys.test, signed by ed25519:a_2"]),
         ({}, found(missing=True, events=keys.Events("alive", "the database")), ["holds accounts or events"]),
