@@ -20,7 +20,7 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils._lock import 
 
 __all__ = [
     "ACCEPT",
-    "DEFAULT_INDEX",
+    "UNKNOWN",
     "File",
     "has",
     "newest",
@@ -31,7 +31,7 @@ __all__ = [
     "without_secrets",
 ]
 
-DEFAULT_INDEX = "https://pypi.org/simple"
+UNKNOWN = "no package index is known (neither the task, nor the host, nor a pip names one): set 'index_url'"
 ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
 _ANCHOR = re.compile(r"<a\s[^>]*?href\s*=\s*(?:\"([^\"]*)\"|'([^']*)')", re.IGNORECASE)
 _PRE_RELEASE = re.compile(r"(a|b|c|rc|alpha|beta|dev|pre)", re.IGNORECASE)
@@ -84,11 +84,11 @@ def _version_of(file: str, project: str) -> str:
     """Return the version in a file's name; empty for files of other kinds."""
     stem = re.sub(r"(\.tar\.gz|\.zip)$", "", file)
     if file.endswith(".whl"):
-        name, _, rest = stem.partition("-")
+        name, _unused, rest = stem.partition("-")
         return rest.split("-")[0] if canonical(name) == canonical(project) else ""
     if stem == file:
         return ""
-    name, _, version = stem.rpartition("-")
+    name, _unused, version = stem.rpartition("-")
     return version if canonical(name) == canonical(project) else ""
 
 

@@ -91,7 +91,11 @@ class UnavailableError(SynapseError):
 
 @dataclass(frozen=True)
 class Sources:
-    """Where packages come from. ``index_url`` is never empty; ``ca_bundle`` is, where the system's own counts."""
+    """Where packages come from.
+
+    ``index_url`` is empty where none is known: uv and pip then ask the one that they know themselves. ``ca_bundle`` is
+    empty where the system's own counts.
+    """
 
     index_url: str
     extra_index_urls: tuple[str, ...] = ()
@@ -101,8 +105,12 @@ class Sources:
 
     def hosts(self) -> str:
         """Return the names of the hosts that packages come from, for messages."""
-        names = [urlsplit(url).hostname or url.split("://")[-1] for url in (self.index_url, *self.extra_index_urls)]
-        return ", ".join(dict.fromkeys(names))
+        names = [urlsplit(url).hostname or url.split("://")[-1] for url in self.indexes()]
+        return ", ".join(dict.fromkeys(names)) or "its default place"
+
+    def indexes(self) -> tuple[str, ...]:
+        """Return the addresses of the indexes that are known."""
+        return tuple(url for url in (self.index_url, *self.extra_index_urls) if url)
 
     def local_links(self) -> tuple[str, ...]:
         """Return the folders among the links."""
@@ -404,7 +412,7 @@ def _find(wheel: str, sources: Sources, fetch: Fetch) -> bytes | None:
         return None
     pages = [
         *sources.remote_links(),
-        *(_index.project_url(url, "uv") for url in (sources.index_url, *sources.extra_index_urls)),
+        *(_index.project_url(url, "uv") for url in sources.indexes()),
     ]
     for page in pages:
         try:
@@ -432,6 +440,8 @@ def bootstrap_uv(tools: str, *, machine: str, glibc: bool, sources: Sources, fet
         raise UnavailableError(f"uv {UV_VERSION} is not known for the processor {machine}")
     wheel, digest = entry
     data = _find(wheel, sources, fetch)
+    if data is None and not sources.offline and not sources.index_url:
+        raise UnavailableError(f"{wheel} cannot be fetched, because {_index.UNKNOWN}")
     if data is None:
         where = "the folders of 'find_links'" if sources.offline else f"{sources.hosts()} and 'find_links'"
         raise UnavailableError(f"{wheel} is not in {where}")

@@ -71,7 +71,7 @@ def parse(text: str, source: str = "The lock") -> tuple[Pin, ...]:
 
 def _pin(requirement: str, where: str) -> Pin:
     hashes = tuple(sorted(set(_HASH.findall(requirement))))
-    pin, _, marker = _HASH.sub("", requirement).partition(";")
+    pin, _unused, marker = _HASH.sub("", requirement).partition(";")
     found = _PIN.fullmatch(pin.strip())
     if found is None:
         raise SynapseError(

@@ -47,6 +47,7 @@ class Options:
     python: str
     installer: str
     index_url: str
+    default_index_url: str
     extra_index_urls: tuple[str, ...]
     find_links: tuple[str, ...]
     offline: bool
@@ -68,6 +69,7 @@ class Options:
             "constraints",
             "python",
             "index_url",
+            "default_index_url",
             "ca_bundle",
         ):
             values[name] = values[name] or ""

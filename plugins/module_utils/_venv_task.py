@@ -18,6 +18,7 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils import (
     _files,
     _index,
     _installer,
+    _public_index,
     _venv,
     _venv_build,
 )
@@ -253,6 +254,11 @@ class Task:
         """Return the instant as of which an old version is resolved, empty for now; refuse an unknown one."""
         if sources.offline:
             return ""
+        if not sources.index_url:
+            raise SynapseError(
+                f"The day of Synapse {asked.version} cannot be looked up, because {_index.UNKNOWN}. Nothing was "
+                "changed."
+            )
         url = _index.project_url(sources.index_url, "matrix-synapse")
         try:
             files = _index.parse_listing(self._fetcher(sources)(url), url)
@@ -298,7 +304,7 @@ class Task:
             if "://" not in link and not os.path.isdir(link):
                 raise SynapseError(f"'find_links' has {link}, which is no folder on the host. Nothing was changed.")
         return Sources(
-            index_url=options.index_url or index or _index.DEFAULT_INDEX,
+            index_url=options.index_url or index or options.default_index_url or _public_index.public_index(),
             extra_index_urls=options.extra_index_urls,
             find_links=options.find_links,
             offline=options.offline,

@@ -114,9 +114,15 @@ options:
       - The package index, in the form of the simple API. May hold a user name and a password, which appear in no
         output and no process list.
       - By default the one that the host's pip or uv is set to in the task's environment or in pip's configuration
-        file, else the public index.
+        file, else O(default_index_url).
         Nothing else is taken from that configuration but the CA bundle, because a stray setting there would change
         what a lock says.
+    type: str
+  default_index_url:
+    description:
+      - Where packages come from if neither O(index_url) nor the settings of the host's pip or uv name an index.
+      - The action that runs the module fills it in with the public index, as the controller's own pip knows it, so it
+        need not be given. Where that has no pip, a pip on the host is read.
     type: str
   extra_index_urls:
     description:
@@ -306,6 +312,7 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "python": {"type": "str"},
     "installer": {"type": "str", "choices": ["auto", "uv", "pip"], "default": "auto"},
     "index_url": {"type": "str", "no_log": True},
+    "default_index_url": {"type": "str"},
     "extra_index_urls": {"type": "list", "elements": "str", "default": [], "no_log": True},
     "find_links": {"type": "list", "elements": "str", "default": []},
     "offline": {"type": "bool", "default": False},

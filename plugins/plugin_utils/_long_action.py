@@ -23,10 +23,18 @@ class LongAction(ActionBase):
     _supports_check_mode = True
     _supports_async = True
 
+    def module_arguments(self) -> dict[str, t.Any]:
+        """Return what the module is told: what the task says, unless an action knows more."""
+        return dict(self._task.args)
+
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         """Run the module and return its result."""
         result: dict[str, t.Any] = super().run(tmp, task_vars)
         host = (task_vars or {}).get("inventory_hostname", "host")
         with Heartbeat(f"[{host}] {self._task.get_name()}", display.display):
-            result.update(self._execute_module(task_vars=task_vars, wrap_async=self._task.async_val))
+            result.update(
+                self._execute_module(
+                    module_args=self.module_arguments(), task_vars=task_vars, wrap_async=self._task.async_val
+                )
+            )
         return result

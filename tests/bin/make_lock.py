@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._lock import digest_of, parse, text_of
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._public_index import public_index
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = ROOT / "plugins" / "module_utils" / "_default_lock.py"
@@ -39,7 +40,7 @@ BUILDABLE = ("zope-interface",)
 PYTHONS = tuple((3, minor) for minor in range(10, 15))
 MACHINES = ("x86_64", "aarch64")
 LIBRARIES = ("manylinux", "musllinux")
-INDEX = os.environ.get("UV_DEFAULT_INDEX", "https://pypi.org/simple").rstrip("/")
+INDEX = (os.environ.get("UV_DEFAULT_INDEX") or public_index()).rstrip("/")
 
 HEADER = '''\
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
@@ -132,7 +133,7 @@ def prune(text: str) -> tuple[list[str], list[str]]:
     complaints: list[str] = []
     for line in text.replace("\\\n", " ").splitlines():
         requirement, *hashes = re.split(r"\s+--hash=sha256:", line.strip())
-        pin, _, marker = (part.strip() for part in requirement.partition(";"))
+        pin, _unused, marker = (part.strip() for part in requirement.partition(";"))
         if not hashes or re.search(r"sys_platform == 'win32'|platform_python_implementation == 'PyPy'", marker):
             continue
         names = files_of(pin.split("==")[0])
@@ -156,6 +157,8 @@ def main() -> None:
     parser.add_argument("version", help="the version of matrix-synapse to lock")
     parser.add_argument("--output", type=Path, default=TARGET)
     options = parser.parse_args()
+    if not INDEX:
+        raise SystemExit("no package index is known: set UV_DEFAULT_INDEX, or run this with a Python that has pip")
     lines, complaints = prune(resolve(options.version))
     if complaints:
         raise SystemExit("\n".join(complaints))

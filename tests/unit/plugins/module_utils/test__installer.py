@@ -54,7 +54,7 @@ def test_addresses_with_passwords_travel_in_the_environment_alone(tmp_path: Path
     pip = Pip(run, python="/py", sources=SOURCES, cache="/c", scratch=str(tmp_path))
     pip.create("/r")
     pip.install("/r", str(tmp_path / "lock.txt"), binary_only=True)
-    for argv, env, _stdin in run.calls:
+    for argv, env, _unused in run.calls:
         assert "pa55word" not in " ".join(argv)
         assert "tok3n" not in " ".join(argv)
         assert SOURCES.index_url in env.values()
@@ -71,7 +71,7 @@ def test_offline_asks_no_index(links: tuple[str, ...], no_index: bool, tmp_path:
     Uv(run, program="/uv", python="/py", sources=sources, cache="/c", scratch=str(tmp_path)).install(
         "/r", "/l", binary_only=False
     )
-    argv, env, _ = run.calls[0]
+    argv, env, _unused = run.calls[0]
     assert env["UV_OFFLINE"] == "1"
     assert ("--no-index" in argv) is no_index
 
@@ -285,3 +285,19 @@ def test_uv_that_cannot_be_had_is_told_from_other_failures(
     sources = Sources("https://index.example/simple", offline=offline)
     with pytest.raises(UnavailableError, match=complaint):
         bootstrap_uv(str(tmp_path), machine=machine, glibc=True, sources=sources, fetch=missing)
+
+
+def test_without_a_known_index_uv_says_so_and_installers_ask_their_own(tmp_path: Path) -> None:
+    unknown = Sources("", find_links=(str(tmp_path),))
+
+    def fetch(url: str) -> bytes:
+        raise AssertionError(url)
+
+    with pytest.raises(UnavailableError, match=r"no package index is known .*: set 'index_url'"):
+        bootstrap_uv(str(tmp_path), machine="x86_64", glibc=True, sources=unknown, fetch=fetch)
+    seen = Recorder(CommandResult(0, "", ""))
+    Uv(seen, program="/uv", python="/p", sources=unknown, cache="/c", scratch="/s").create("/new")
+    Pip(seen, python="/p", sources=unknown, cache="/c", scratch="/s").create("/new")
+    for argv, env, _unused in seen.calls:
+        assert not {"UV_DEFAULT_INDEX", "PIP_INDEX_URL"} & set(env), argv
+    assert unknown.hosts() == "its default place"

@@ -24,6 +24,7 @@ PARAMS: dict[str, t.Any] = {
     "python": None,
     "installer": "auto",
     "index_url": None,
+    "default_index_url": None,
     "extra_index_urls": [],
     "find_links": [],
     "offline": False,
