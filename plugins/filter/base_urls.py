@@ -33,7 +33,7 @@ _value:
 
 import typing as t
 
-from ansible_collections.matrix_fleet.synapse.plugins.plugin_utils._settings import base_urls
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._listeners import base_urls
 
 
 class FilterModule:

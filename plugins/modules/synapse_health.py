@@ -46,6 +46,10 @@ options:
     type: list
     elements: str
     default: []
+  config_path:
+    description:
+      - The server's configuration on the host. Its listeners are asked in the place of O(urls). Needs O(python).
+    type: path
   server_name:
     description:
       - The name that the server has to publish its key under.
@@ -248,6 +252,7 @@ seconds:
   sample: 0.2
 """
 
+import inspect
 import os
 import typing as t
 
@@ -261,7 +266,15 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils._health_obser
     installed_version,
     prove,
 )
-from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import Account, SynapseError, module_runner
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._listeners import base_urls
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._probes import listeners as listeners_probe
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import (
+    Account,
+    Runner,
+    SynapseError,
+    ask_python,
+    module_runner,
+)
 
 
 def _check_urls(urls: list[t.Any]) -> None:
@@ -293,6 +306,22 @@ def _account(user: str | None, python: str | None) -> Account | None:
     except OSError:
         return None
     return None if owner == 0 else _files.account_of(str(owner))
+
+
+def configured_urls(run: Runner, params: dict[str, t.Any]) -> list[t.Any]:
+    """Return where the listeners of ``config_path`` are. Raises ``SynapseError`` where the file does not tell."""
+    path, python = params["config_path"], params["python"]
+    if python is None:
+        raise SynapseError("config_path needs python, the interpreter of Synapse's environment: name it, or give urls.")
+    source = inspect.getsource(listeners_probe)
+    account = _account(params["user"], python)
+    answer = ask_python(run, python, source, {"path": path}, account=account, timeout=30)
+    if "error" in answer:
+        raise SynapseError(f"Cannot learn the listeners from {path}: {answer['error']}. Mend the file, or give urls.")
+    try:
+        return list(base_urls(answer["listeners"]))
+    except (KeyError, TypeError, AttributeError):
+        raise SynapseError(f"A listener in {path} has no port, or its resources no names: mend the file.") from None
 
 
 def _wanted(params: dict[str, t.Any]) -> Wanted:
@@ -354,7 +383,10 @@ def _result(wanted: Wanted, outcome: Outcome) -> dict[str, t.Any]:
 
 def run(module: AnsibleModule) -> dict[str, t.Any]:
     """Look, judge, and raise ``SynapseError`` where the server is not healthy and that is to be a failure."""
-    wanted = _wanted(module.params)
+    params = dict(module.params)
+    if params["config_path"] is not None:
+        params["urls"] = params["urls"] + configured_urls(module_runner(module), params)
+    wanted = _wanted(params)
     if not (wanted.listeners or wanted.unit or wanted.pid_file or wanted.certificates or wanted.well_known_url):
         raise SynapseError("There is nothing to look at: give urls, health_urls, unit, pid_file, well_known or tls.")
     outcome = prove(module_runner(module), wanted)
@@ -373,6 +405,7 @@ def main() -> t.NoReturn:
         argument_spec={
             "urls": {"type": "list", "elements": "raw", "default": []},
             "health_urls": {"type": "list", "elements": "str", "default": []},
+            "config_path": {"type": "path"},
             "server_name": {"type": "str"},
             "signing_key_path": {"type": "path", "no_log": False},
             "verify_keys": {"type": "dict", "no_log": False},

@@ -11,7 +11,7 @@ import typing as t
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["base_urls", "refusals", "secret_values", "status_lines"]
+__all__ = ["refusals", "secret_values", "status_lines"]
 
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _HOSTNAME = re.compile(rf"^(?=.{{1,230}}$){_LABEL}(?:\.{_LABEL})*$")
@@ -210,42 +210,6 @@ def refusals(settings: Mapping[str, t.Any]) -> list[str]:
         _refuse_config,
     )
     return [sentence for check in checks for sentence in check(settings)]
-
-
-def _reachable(address: str) -> str:
-    """The address at which a process on the same host reaches a socket bound to ``address``."""
-    if address in ("0.0.0.0", ""):  # noqa: S104 - compared, not bound
-        return "127.0.0.1"
-    if address in ("::", "*"):
-        return "[::1]"
-    return f"[{address}]" if ":" in address else address
-
-
-def base_urls(listeners: list[dict[str, t.Any]]) -> list[dict[str, t.Any]]:
-    """Return where a process on the host reaches each HTTP listener: ``{"url": ..., "resources": [...]}``.
-
-    One entry a listener, on the first address it binds; ``unix:PATH`` for a Unix socket. Synapse serves ``/health`` on
-    every listener of type ``http`` (synapse/app/homeserver.py, ``_listener_http``, 1.163.2).
-    """
-    found = []
-    for listener in listeners:
-        if listener.get("type") != "http":
-            continue
-        resources = [
-            name
-            for resource in listener.get("resources") or []
-            for name in ([resource["names"]] if isinstance(resource["names"], str) else resource["names"])
-        ]
-        if "path" in listener:
-            url = f"unix:{listener['path']}"
-        else:
-            addresses = listener.get("bind_addresses") or [listener.get("bind_address") or "::"]
-            # Synapse binds IPv4 as well where it is told to bind "::" (synapse/app/_base.py, listen_tcp).
-            plain = [address for address in addresses if address not in ("::", "*")] or ["0.0.0.0"]  # noqa: S104
-            scheme = "https" if listener.get("tls") else "http"
-            url = f"{scheme}://{_reachable(str(plain[0]))}:{listener['port']}"
-        found.append({"url": url, "resources": sorted(set(resources) | {"health"})})
-    return found
 
 
 def secret_values(config: t.Any) -> list[str]:

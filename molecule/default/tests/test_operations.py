@@ -96,7 +96,7 @@ def test_wrong_settings_are_refused_before_anything_is_touched(host: Host, contr
 
 def test_no_secret_is_printed(host: Host, controller: Controller) -> None:
     """A changed deployment, as loud as it gets, with secrets from the inventory and in the configuration itself."""
-    given = "given-by-the-inventory-7fQ2"
+    given = "given-by-the-inventory-7fQ2-and-as-long-as-a-secret-should-be-4tR8"
     inline = "inline-in-the-options-9xK4"
     run = controller.play(
         "deploy",

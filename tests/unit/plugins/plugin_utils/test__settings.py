@@ -9,7 +9,6 @@ import pytest
 import yaml
 
 from ansible_collections.matrix_fleet.synapse.plugins.plugin_utils._settings import (
-    base_urls,
     refusals,
     secret_values,
     status_lines,
@@ -91,27 +90,6 @@ def test_a_refused_secret_is_not_shown(settings: dict[str, t.Any]) -> None:
     told = refusals(settings | {"synapse_form_secret": "hush-hush", "synapse_signing_key_content": "hush-hush"})
     assert len(told) == 2
     assert "hush" not in " ".join(told)
-
-
-@pytest.mark.parametrize(
-    ("listener", "expected"),
-    [
-        ({"type": "http", "port": 8008}, [("http://127.0.0.1:8008", ["health"])]),
-        (
-            {"type": "http", "port": 1, "bind_addresses": ["::"], "resources": [{"names": ["client", "media"]}]},
-            [("http://127.0.0.1:1", ["client", "health", "media"])],
-        ),
-        (
-            {"type": "http", "port": 2, "bind_addresses": ["::1"], "resources": [{"names": "metrics"}]},
-            [("http://[::1]:2", ["health", "metrics"])],
-        ),
-        ({"type": "http", "port": 3, "bind_address": "10.0.0.1", "tls": True}, [("https://10.0.0.1:3", ["health"])]),
-        ({"type": "http", "path": "/run/synapse.sock"}, [("unix:/run/synapse.sock", ["health"])]),
-        ({"type": "metrics", "port": 9000}, []),
-    ],
-)
-def test_where_a_listener_is_reached(listener: dict[str, t.Any], expected: list[tuple[str, list[str]]]) -> None:
-    assert [(found["url"], found["resources"]) for found in base_urls([listener])] == expected
 
 
 def test_secrets_are_found_at_any_depth_and_places_are_not() -> None:
