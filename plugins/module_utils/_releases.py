@@ -27,6 +27,7 @@ __all__ = [
     "Release",
     "free_name",
     "is_release_name",
+    "latest",
     "name_of",
     "request_digest",
     "to_prune",
@@ -135,10 +136,21 @@ def free_name(name: str, taken: Iterable[str]) -> str:
     return f"{name}.{number}"
 
 
+def _proven(releases: Iterable[Release]) -> list[Release]:
+    """Return the proven releases, oldest first; what was made by hand is never one of them."""
+    proven = [release for release in releases if release.proven and not release.name.startswith(ADOPTED)]
+    return sorted(proven, key=lambda release: release.manifest.proven_at if release.manifest else "")
+
+
+def latest(releases: Iterable[Release], *, apart_from: str) -> str:
+    """Return the name of the release that was proven last, another one than ``apart_from``; empty where none is."""
+    names = [release.name for release in _proven(releases) if release.name != apart_from]
+    return names[-1] if names else ""
+
+
 def to_prune(releases: Sequence[Release], *, keep: int, spare: Iterable[str]) -> tuple[Release, ...]:
     """Return the proven releases to remove, oldest first, so that ``keep`` remain; those in ``spare`` always do."""
     spared = set(spare)
-    proven = [release for release in releases if release.manifest is not None and release.proven]
-    proven.sort(key=lambda release: release.manifest.proven_at if release.manifest else "")
+    proven = _proven(releases)
     surplus = max(0, len(proven) - max(keep, 1))
     return tuple([release for release in proven if release.name not in spared][:surplus])

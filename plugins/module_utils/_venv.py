@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 import typing as t
@@ -13,6 +14,7 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils._releases imp
     ADOPTED,
     Release,
     free_name,
+    latest,
     name_of,
     to_prune,
 )
@@ -30,6 +32,7 @@ __all__ = [
     "Plan",
     "Seen",
     "Wanted",
+    "adopted_name",
     "candidates",
     "difference",
     "findings_of",
@@ -65,20 +68,23 @@ class Seen:
 
 @dataclass(frozen=True)
 class Live:
-    """What ``path`` is: ``nothing``, a link to a ``release`` of ours, a ``link`` elsewhere, a hand-made ``folder``."""
+    """What ``path`` is: ``nothing``, a link to a ``release`` of ours, a ``link`` elsewhere, a hand-made ``folder``.
+
+    ``since`` is when a hand-made folder was last changed (``20260131T120000Z``): part of the name it is kept by.
+    """
 
     kind: str
     target: str = ""
     name: str = ""
     seen: Seen = Seen()
+    since: str = ""
 
 
 @dataclass(frozen=True)
 class Wanted:
     """What the operator asked for. ``digest`` and ``expected`` are ``None`` until a lock is known.
 
-    ``python`` is the real path of the interpreter to build from, ``None`` where any that works will do; ``now`` is the
-    time, for the name under which a hand-made environment is kept.
+    ``python`` is the real path of the interpreter to build from, ``None`` where any that works will do.
     """
 
     path: str
@@ -91,25 +97,29 @@ class Wanted:
     activate: bool
     rebuild: bool
     keep: int
-    now: str
 
 
 @dataclass(frozen=True)
 class Host:
-    """What was found: what is live, our releases, every name under ``releases_path``, and the first sound candidate."""
+    """What was found: what is live, our releases, every name under ``releases_path``, and the first sound candidate.
+
+    ``recorded`` is the text of the record that an earlier run made of a hand-made folder, empty where there is none.
+    """
 
     live: Live
     releases: tuple[Release, ...] = ()
     names: tuple[str, ...] = ()
     sound: Release | None = None
     damaged: Mapping[str, tuple[Finding, ...]] = field(default_factory=dict)
+    recorded: str = ""
 
 
 @dataclass(frozen=True)
 class Plan:
     """What is to be done, and everything that is returned about it; real run and check mode share it.
 
-    ``adopt`` is the name under ``releases_path`` by which a hand-made folder is kept when it gives way.
+    ``adopt_as`` is the name under ``releases_path`` by which a hand-made folder is kept when it gives way, now or
+    later; ``record`` is the text to write down about it, beside that name, empty where it stands there.
     """
 
     build: bool
@@ -117,7 +127,8 @@ class Plan:
     version: str
     packages: Mapping[str, str]
     switch: bool
-    adopt: str
+    adopt_as: str
+    record: str
     previous: str
     clear: tuple[Release, ...]
     prune: tuple[Release, ...]
@@ -128,7 +139,7 @@ class Plan:
 
     @property
     def changed(self) -> bool:
-        return self.build or self.switch or bool(self.clear)
+        return self.build or self.switch or bool(self.clear or self.prune or self.record)
 
 
 def minor_of_name(path: str) -> str:
@@ -250,11 +261,35 @@ def difference(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str,
     }
 
 
-def _state(release: str, packages: Mapping[str, str], live: bool) -> str:
-    if not release:
+def adopted_name(live: Live, names: Sequence[str]) -> str:
+    """Return the name by which a hand-made folder is kept when it gives way; empty where there is none.
+
+    It is the same in every run until then: it is made of what the folder holds and when it was last changed.
+    """
+    if live.kind != "folder":
         return ""
-    lines = [f"release {release} ({'live' if live else 'not live'})"]
-    return "\n".join([*lines, *(f"{name} {packages[name]}" for name in sorted(packages))]) + "\n"
+    return free_name(f"{ADOPTED}{live.seen.version or 'unknown'}-{live.since}", names)
+
+
+def _record(live: Live) -> str:
+    """Return what is written down about a hand-made environment, beside it: nothing in it is ever changed."""
+    known = {"packages": dict(live.seen.packages), "problems": [one.evidence for one in live.seen.findings]}
+    return json.dumps(known, indent=2, sort_keys=True) + "\n"
+
+
+def _state(release: str, packages: Mapping[str, str], live: bool, others: Sequence[str] = ()) -> str:
+    lines = [f"release {release} ({'live' if live else 'not live'})"] if release else []
+    lines += [f"{name} {packages[name]}" for name in sorted(packages)] if release else []
+    return "".join(f"{line}\n" for line in [*lines, *others])
+
+
+def _to_prune(wanted: Wanted, host: Host, name: str, *, build: bool, switch: bool) -> tuple[Release, ...]:
+    """Return the releases that are too many: what is or becomes live stays, and the one to go back to."""
+    if not wanted.activate:
+        return ()
+    if switch:
+        return to_prune(host.releases, keep=wanted.keep - 1 if build else wanted.keep, spare=(name, host.live.name))
+    return to_prune(host.releases, keep=wanted.keep, spare=(name, latest(host.releases, apart_from=name)))
 
 
 def _problems(wanted: Wanted, host: Host, name: str, build: bool, adopt: str) -> tuple[dict[str, str], ...]:
@@ -262,7 +297,7 @@ def _problems(wanted: Wanted, host: Host, name: str, build: bool, adopt: str) ->
     action = f"The release {name} is {'built beside it' if build else 'whole'}"
     action += " and takes its place." if wanted.activate else "; it takes its place when it is activated."
     if adopt:
-        action += f" This folder is kept as {posixpath.join(wanted.releases_path, adopt)}."
+        action += f" This folder is then kept as {posixpath.join(wanted.releases_path, adopt)}."
     found = []
     if live.name != name:
         found += [{"id": one.id, "evidence": one.evidence, "action": action} for one in live.seen.findings]
@@ -291,15 +326,10 @@ def plan(wanted: Wanted, host: Host) -> Plan:
         build, name = True, free_name(name_of(wanted.version, wanted.digest or UNRESOLVED), taken)
         version, packages = wanted.version, dict(wanted.expected or {})
     switch = wanted.activate and live.name != name
-    adopt = ""
-    if switch and live.kind == "folder":
-        kept_as = f"{ADOPTED}{live.seen.version or 'unknown'}-{wanted.now}"
-        adopt = free_name(kept_as, host.names)
-    previous = adopt if adopt else live.name
-    prune: tuple[Release, ...] = ()
-    if switch:
-        room = wanted.keep - 1 if build else wanted.keep
-        prune = to_prune(host.releases, keep=room, spare=(name, live.name))
+    adopt_as = adopted_name(live, host.names)
+    record = _record(live) if adopt_as else ""
+    previous = adopt_as if switch and adopt_as else live.name
+    prune = _to_prune(wanted, host, name, build=build, switch=switch)
     before = live.name or (live.target if live.kind != "nothing" else "")
     return Plan(
         build=build,
@@ -307,13 +337,19 @@ def plan(wanted: Wanted, host: Host) -> Plan:
         version=version,
         packages=packages,
         switch=switch,
-        adopt=adopt,
+        adopt_as=adopt_as,
+        record="" if record == host.recorded else record,
         previous="" if previous == name else previous,
         clear=clear,
         prune=prune,
-        problems=_problems(wanted, host, name, build, adopt),
-        before=_state(before, live.seen.packages, True),
-        after=_state(name, packages, wanted.activate or live.name == name),
+        problems=_problems(wanted, host, name, build, adopt_as),
+        before=_state(before, live.seen.packages, True, [f"release {one.name} (old)" for one in prune]),
+        after=_state(
+            name,
+            packages,
+            wanted.activate or live.name == name,
+            [f"record {adopt_as}.json"] if record != host.recorded else [],
+        ),
         packages_changed=difference(live.seen.packages, packages),
     )
 
@@ -327,7 +363,8 @@ def plan_absent(host: Host, path: str) -> Plan:
         version="",
         packages={},
         switch=ours,
-        adopt="",
+        adopt_as="",
+        record="",
         previous="",
         clear=host.releases,
         prune=(),

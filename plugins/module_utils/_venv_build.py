@@ -13,7 +13,6 @@ import ctypes
 import errno
 import fcntl
 import inspect as introspect
-import json
 import os
 import shutil
 import time
@@ -50,6 +49,7 @@ __all__ = [
     "Proof",
     "UnprovenError",
     "activate",
+    "adopted_path",
     "build",
     "check_room",
     "choose_python",
@@ -112,13 +112,15 @@ def releases_in(folder: str) -> tuple[tuple[Release, ...], tuple[str, ...]]:
     found = []
     for name in names:
         path = os.path.join(folder, name)
-        if name.startswith(".") or os.path.islink(path) or not os.path.isdir(path):
+        if name.startswith((".", ADOPTED)) or os.path.islink(path) or not os.path.isdir(path):
             continue
         incomplete = os.path.lexists(os.path.join(path, MARKER))
         manifest = Manifest.from_json(_files.read(os.path.join(path, MANIFEST)))
         if incomplete or manifest is not None:
             found.append(Release(name, path, manifest, incomplete))
-    return tuple(found), tuple(names)
+    # Such a link is what an interrupted exchange left: its name is not taken.
+    left = [name for name in names if name.startswith(ADOPTED) and os.path.islink(os.path.join(folder, name))]
+    return tuple(found), tuple(name for name in names if name not in left)
 
 
 def _version_of(run: Runner, python: str, account: Account | None = None) -> str:
@@ -180,7 +182,8 @@ def live_at(run: Runner, path: str, releases: Sequence[Release], version: str) -
     if not os.path.isdir(target):
         raise SynapseError(f"{path} is a file: an environment, or nothing, is expected there. Move it away.")
     kind = "link" if os.path.islink(path) else "folder"
-    return Live(kind, target, "", _look_at_foreign(run, target, version))
+    since = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(os.stat(target).st_mtime))
+    return Live(kind, target, "", _look_at_foreign(run, target, version), since)
 
 
 def _facts(run: Runner, python: str) -> Interpreter | None:
@@ -433,14 +436,13 @@ def build(
     return manifest
 
 
-def _record(folder: str, name: str, live: Live) -> None:
-    """Write down what a hand-made environment holds, beside it: nothing in it is ever changed."""
-    text = {"packages": dict(live.seen.packages), "problems": [one.evidence for one in live.seen.findings]}
-    data = (json.dumps(text, indent=2, sort_keys=True) + "\n").encode()
-    _files.write(os.path.join(folder, f"{name}.json"), data, mode=0o644)
+def adopted_path(path: str, folder: str, name: str) -> str:
+    """Return where the hand-made folder ``path`` is kept when it gives way: on its own file system, in any case."""
+    beside = os.stat(path).st_dev == os.stat(_existing(folder)).st_dev
+    return os.path.join(folder, name) if beside else f"{path}.{name}"
 
 
-def activate(path: str, release: str, *, folder: str, adopt: str, live: Live) -> str:
+def activate(path: str, release: str, *, folder: str, adopt: str) -> str:
     """Point ``path`` at ``release`` by one rename; return where a hand-made folder that was there is kept now.
 
     Such a folder and the new link change places in one step. Where the file system cannot do that, two renames do it,
@@ -450,7 +452,6 @@ def activate(path: str, release: str, *, folder: str, adopt: str, live: Live) ->
     if not adopt:
         _files.replace_link(path, release)
         return ""
-    _record(folder, adopt, live)
     for kept in (os.path.join(folder, adopt), f"{path}.{adopt}"):
         _files.replace_link(kept, release)
         try:

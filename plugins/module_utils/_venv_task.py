@@ -8,7 +8,6 @@ import os
 import platform
 import re
 import shutil
-import time
 import typing as t
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -77,7 +76,7 @@ class Task:
         self._fetcher = fetcher
         self._log = log
         self._found: Interpreter | None = None
-        self._now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        self._adopted = ""
 
     # ------------------------------------------------------------------------------------------------------- running
 
@@ -116,7 +115,6 @@ class Task:
             activate=options.activate,
             rebuild=options.state == "rebuilt",
             keep=options.keep_releases,
-            now=self._now,
         )
         interpreter = None
         if options.python:
@@ -146,12 +144,14 @@ class Task:
         names: tuple[str, ...],
     ) -> _venv.Host:
         damaged: dict[str, tuple[_venv.Finding, ...]] = {}
+        record = os.path.join(wanted.releases_path, f"{_venv.adopted_name(live, names)}.json")
+        recorded = (_files.read(record) or b"").decode("utf-8", "replace") if live.kind == "folder" else ""
         for release in _venv.candidates(wanted, releases, live.name):
             seen = live.seen if release.name == live.name else _venv_build.look(run, release)
             if not seen.findings:
-                return _venv.Host(live, releases, names, release, damaged)
+                return _venv.Host(live, releases, names, release, damaged, recorded)
             damaged[release.name] = seen.findings
-        return _venv.Host(live, releases, names, None, damaged)
+        return _venv.Host(live, releases, names, None, damaged, recorded)
 
     def _text(self, option: str) -> str | None:
         path = str(getattr(self.options, option))
@@ -175,14 +175,16 @@ class Task:
         if todo.build:
             survey, manifest = self._build(run, survey)
             todo = survey.todo
+        if todo.record:
+            record = os.path.join(options.releases_path, f"{todo.adopt_as}.json")
+            _files.write(record, todo.record.encode(), mode=0o644)
         if todo.switch:
             folder = options.releases_path
             release_path = os.path.join(folder, todo.name)
-            kept = _venv_build.activate(
-                options.path, release_path, folder=folder, adopt=todo.adopt, live=survey.host.live
-            )
+            kept = _venv_build.activate(options.path, release_path, folder=folder, adopt=todo.adopt_as)
             if kept and os.path.dirname(kept) != folder:
                 survey = replace(survey, todo=replace(todo, previous=kept))
+            self._adopted = kept
         for release in todo.prune:
             _venv_build.discard(options.releases_path, release.path)
         return survey, manifest
@@ -348,6 +350,9 @@ class Task:
     def _result(self, survey: _Survey, manifest: Manifest | None) -> dict[str, t.Any]:
         todo, options = survey.todo, self.options
         release_path = os.path.join(options.releases_path, todo.name)
+        adopt_as = self._adopted
+        if todo.adopt_as and not adopt_as:
+            adopt_as = _venv_build.adopted_path(options.path, options.releases_path, todo.adopt_as)
         return {
             "changed": todo.changed,
             "version": todo.version,
@@ -355,6 +360,8 @@ class Task:
             "release": todo.name,
             "release_path": release_path,
             "previous_release": todo.previous or None,
+            "adopt_as": adopt_as or None,
+            "pruned": [one.name for one in todo.prune],
             "live": options.activate or survey.host.live.name == todo.name,
             "packages_changed": todo.packages_changed if todo.packages else _venv.difference({}, {}),
             "problems": list(todo.problems),

@@ -148,12 +148,14 @@ options:
     type: path
   keep_releases:
     description:
-      - How many releases stay when another one has become live. The live one and the one before it always do.
+      - How many releases stay once what is asked for is live. The live one and one to go back to always do.
+      - Has no effect with O(activate=false). Environments that were made by hand do not count, and stay.
     type: int
     default: 3
   activate:
     description:
       - Whether the release becomes live. With V(false) it is built and proven only, and O(path) is left alone.
+      - Where something else switches O(path), one more run with V(true) removes what O(keep_releases) says is too much.
     type: bool
     default: true
   state:
@@ -231,6 +233,21 @@ previous_release:
   returned: success and O(state) is not V(absent)
   type: str
   sample: 1.162.0-5b1e2c6ad0f3
+adopt_as:
+  description:
+    - Where the environment is kept that was made by hand at O(path), or is to be kept by whoever puts the link in its
+      place, such as O(matrix_fleet.synapse.synapse_files#module:files[].keep_as); V(null) where there is none.
+    - The same in every run until the folder gives way. What it holds is written down in a file of that name and
+      C(.json) under O(releases_path).
+  returned: success and O(state) is not V(absent)
+  type: str
+  sample: /var/lib/synapse/releases/adopted-1.120.0-20260131T120000Z
+pruned:
+  description: The releases that were removed because O(keep_releases) are enough.
+  returned: success and O(state) is not V(absent)
+  type: list
+  elements: str
+  sample: [1.161.0-0d5c1f7be214]
 live:
   description: Whether O(path) leads to the release now. In check mode, whether it would.
   returned: success and O(state) is not V(absent)

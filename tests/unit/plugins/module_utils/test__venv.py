@@ -135,7 +135,6 @@ WANTED = Wanted(
     activate=True,
     rebuild=False,
     keep=3,
-    now="NOW",
 )
 NAME = "2.0-000000000000"
 BROKEN = (Finding("files_missing", "x"),)
@@ -165,10 +164,11 @@ def live(one: Release, findings: tuple[Finding, ...] = ()) -> Live:
 
 OLD = release("1.0-111111111111", request="other", digest="1" * 64)
 NOTHING = Live("nothing")
-FOLDER = Live("folder", "/s/venv", "", Seen({"matrix-synapse": "0.9"}, BROKEN))
-EMPTY_FOLDER = Live("folder", "/s/venv")
+FOLDER = Live("folder", "/s/venv", "", Seen({"matrix-synapse": "0.9"}, BROKEN), "THEN")
+EMPTY_FOLDER = Live("folder", "/s/venv", since="THEN")
+RECORD = plan(WANTED, Host(FOLDER)).record
 
-# wanted, host -> build, name, switch, adopt, previous, changed
+# wanted, host -> build, name, switch, adopt as, previous, changed
 PLANS: dict[str, tuple[Wanted, Host, tuple[bool, str, bool, str, str, bool]]] = {
     "a bare host": (WANTED, Host(NOTHING), (True, NAME, True, "", "", True)),
     "a bare host, not to be activated": (
@@ -218,16 +218,36 @@ PLANS: dict[str, tuple[Wanted, Host, tuple[bool, str, bool, str, str, bool]]] = 
         (False, NAME, False, "", "", True),
     ),
     "somebody's folder has the name": (WANTED, Host(NOTHING, (), (NAME,)), (True, f"{NAME}.2", True, "", "", True)),
-    "made by hand": (WANTED, Host(FOLDER), (True, NAME, True, "adopted-0.9-NOW", "adopted-0.9-NOW", True)),
+    "made by hand": (WANTED, Host(FOLDER), (True, NAME, True, "adopted-0.9-THEN", "adopted-0.9-THEN", True)),
     "made by hand, empty": (
         WANTED,
         Host(EMPTY_FOLDER),
-        (True, NAME, True, "adopted-unknown-NOW", "adopted-unknown-NOW", True),
+        (True, NAME, True, "adopted-unknown-THEN", "adopted-unknown-THEN", True),
     ),
     "made by hand, not to be activated": (
         replace(WANTED, activate=False),
         Host(FOLDER),
-        (True, NAME, False, "", "", True),
+        (True, NAME, False, "adopted-0.9-THEN", "", True),
+    ),
+    "made by hand, built before, not yet written down": (
+        replace(WANTED, activate=False),
+        Host(FOLDER, (release(),), (NAME,), release()),
+        (False, NAME, False, "adopted-0.9-THEN", "", True),
+    ),
+    "made by hand, built before, written down": (
+        replace(WANTED, activate=False),
+        Host(FOLDER, (release(),), (NAME, "adopted-0.9-THEN.json"), release(), recorded=RECORD),
+        (False, NAME, False, "adopted-0.9-THEN", "", False),
+    ),
+    "made by hand, changed since it was written down": (
+        replace(WANTED, activate=False),
+        Host(FOLDER, (release(),), (NAME, "adopted-0.9-THEN.json"), release(), recorded=RECORD.replace("0.9", "0.8")),
+        (False, NAME, False, "adopted-0.9-THEN", "", True),
+    ),
+    "made by hand, and another one is kept by that name": (
+        WANTED,
+        Host(FOLDER, (), ("adopted-0.9-THEN",)),
+        (True, NAME, True, "adopted-0.9-THEN.2", "adopted-0.9-THEN.2", True),
     ),
     "a link elsewhere": (WANTED, Host(Live("link", "/opt/v")), (True, NAME, True, "", "", True)),
     "no lock yet": (
@@ -242,7 +262,7 @@ PLANS: dict[str, tuple[Wanted, Host, tuple[bool, str, bool, str, str, bool]]] = 
 def test_what_is_to_be_done(name: str) -> None:
     wanted, host, expected = PLANS[name]
     todo = plan(wanted, host)
-    assert (todo.build, todo.name, todo.switch, todo.adopt, todo.previous, todo.changed) == expected
+    assert (todo.build, todo.name, todo.switch, todo.adopt_as, todo.previous, todo.changed) == expected
 
 
 def test_what_is_live_is_never_cleared_or_pruned() -> None:
@@ -263,6 +283,47 @@ def test_pruning_counts_the_release_that_is_built() -> None:
     assert plan(replace(WANTED, activate=False), host).prune == ()
 
 
+def aged(*days: int) -> tuple[Release, ...]:
+    return tuple(release(f"1.{day}-111111111111", day=day, request="other", digest="1" * 64) for day in days)
+
+
+A, B, C, D = aged(1, 2, 3, 4)
+MINE = release(day=9)
+HELD = replace(A, name="adopted-1.0-THEN")
+HALF = release("1.9-999999999999", incomplete=True)
+# keep, activate, all releases (the last one is what is wanted and sound), which is live -> which go
+PRUNED: dict[str, tuple[int, bool, tuple[Release, ...], Release, list[Release]]] = {
+    "enough room": (3, True, (A, MINE), MINE, []),
+    "just enough room": (3, True, (A, B, MINE), MINE, []),
+    "switched by somebody else": (3, True, (A, B, C, MINE), MINE, [A]),
+    "fewer are wanted than before": (2, True, (A, B, C, D, MINE), MINE, [A, B, C]),
+    "one to go back to always stays": (1, True, (A, B, C, MINE), MINE, [A, B]),
+    "one is wanted and two are there": (1, True, (A, MINE), MINE, []),
+    "only the live one is there": (1, True, (MINE,), MINE, []),
+    "it is the oldest that is live": (2, True, (B, C, release(day=1)), release(day=1), [B]),
+    "what was made by hand does not count": (2, True, (HELD, A, MINE), MINE, []),
+    "what was made by hand stays": (1, True, (HELD, A, B, MINE), MINE, [A]),
+    "what was never proven does not count": (2, True, (HALF, A, MINE), MINE, []),
+    "not to be activated": (1, False, (A, B, C, MINE), MINE, []),
+    "switched now": (2, True, (A, B, C, MINE), C, [A, B]),
+    "switched now, away from the oldest": (1, True, (A, B, C, MINE), A, [B, C]),
+}
+
+
+@pytest.mark.parametrize("case", PRUNED)
+def test_which_releases_are_too_many(case: str) -> None:
+    keep, activate, releases, serving, gone = PRUNED[case]
+    host = Host(live(serving), releases, tuple(one.name for one in releases), releases[-1])
+    todo = plan(replace(WANTED, keep=keep, activate=activate), host)
+    assert [one.name for one in todo.prune] == [one.name for one in gone]
+    assert todo.changed is (bool(gone) or todo.switch or HALF in releases)
+    assert todo.before.count("(old)") == len(gone)
+    if activate:
+        left = tuple(one for one in releases if one not in todo.prune + todo.clear)
+        again = plan(replace(WANTED, keep=keep), Host(live(releases[-1]), left, (), releases[-1]))
+        assert not again.changed, "a second run has nothing left to remove"
+
+
 def test_every_problem_says_what_is_done_about_it() -> None:
     half = release("9.0-999999999999", incomplete=True)
     host = Host(live(OLD, BROKEN), (OLD, release(), half), (OLD.name, NAME), None, {NAME: BROKEN})
@@ -273,9 +334,12 @@ def test_every_problem_says_what_is_done_about_it() -> None:
         ("build_interrupted", "It is removed."),
     ]
     adopted = plan(WANTED, Host(FOLDER)).problems[0]["action"]
-    assert adopted.endswith("This folder is kept as /s/releases/adopted-0.9-NOW.")
+    assert adopted.endswith("This folder is then kept as /s/releases/adopted-0.9-THEN.")
     waiting = plan(replace(WANTED, activate=False), Host(FOLDER)).problems[0]["action"]
-    assert waiting == f"The release {NAME} is built beside it; it takes its place when it is activated."
+    assert waiting == (
+        f"The release {NAME} is built beside it; it takes its place when it is activated. "
+        "This folder is then kept as /s/releases/adopted-0.9-THEN."
+    )
 
 
 def test_the_diff_shows_what_is_live_and_what_will_be() -> None:
@@ -284,6 +348,10 @@ def test_the_diff_shows_what_is_live_and_what_will_be() -> None:
     assert todo.after == f"release {NAME} (live)\nmatrix-synapse 2.0\n"
     same = plan(WANTED, Host(live(release()), (release(),), (NAME,), release()))
     assert same.before == same.after
+    fewer = plan(replace(WANTED, keep=1), Host(live(MINE), (A, B, MINE), (), MINE))
+    assert fewer.before == f"{fewer.after}release {A.name} (old)\n"
+    kept = plan(replace(WANTED, activate=False), Host(FOLDER, (MINE,), (), MINE))
+    assert kept.after.endswith("record adopted-0.9-THEN.json\n")
 
 
 CANDIDATES: dict[str, tuple[dict[str, t.Any], list[str]]] = {
