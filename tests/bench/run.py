@@ -21,6 +21,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -126,14 +127,8 @@ class Container:
         self.name = kept or f"synapse-bench-{os.getpid()}"
         if kept:
             return
-        # SYS_PTRACE as on a real host: without it PrivateUsers= and ProtectProc=invisible exclude each other.
-        options = [
-            "--cap-add=SYS_ADMIN",
-            "--cap-add=SYS_PTRACE",
-            "--cgroupns=host",
-            "--tmpfs=/run",
-            "--tmpfs=/run/lock",
-        ]
+        options = ["--cap-add=SYS_ADMIN", "--cgroupns=host", "--tmpfs=/run", "--tmpfs=/run/lock"]
+        options += ["--env=UV_CACHE_DIR=/root/.cache/uv"]
         volumes = ["/sys/fs/cgroup:/sys/fs/cgroup:rw"]
         volumes += [f"{ROOT}/.cache/{tool}:/root/.cache/{tool}:rw" for tool in ("uv", "pip")]
         self._docker(
@@ -378,6 +373,8 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="leave the container running")
     parser.add_argument("--kept", metavar="NAME", default="", help="measure on a container that an earlier run kept")
     options = parser.parse_args()
+    # An end from outside is an orderly one: the container goes.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))
     begin = time.monotonic()
     say(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before anything is measured")
     with contextlib.ExitStack() as stack:
@@ -386,14 +383,19 @@ def main() -> None:
             stack.callback(container.remove)
         controller = Controller(container)
         prepare(controller)
-        rows = [
-            *measure_deploy(controller, options.repetitions),
-            *measure_builds(controller, 2, options.cold),
-            *measure_modules(container, 3 * options.repetitions),
-            *measure_walk(),
-            Row("wall time per host from 1 to 20 hosts", "linear", "not measured yet"),
-        ]
-        show(rows)
+        rows: list[Row] = []
+        # What was measured is shown even where a later measurement fails or is interrupted.
+        with contextlib.ExitStack() as table:
+            table.callback(show, rows)
+            for row in itertools.chain(
+                measure_deploy(controller, options.repetitions),
+                measure_builds(controller, 2, options.cold),
+                measure_modules(container, 3 * options.repetitions),
+                measure_walk(),
+                [Row("wall time per host from 1 to 20 hosts", "linear", "not measured yet")],
+            ):
+                rows.append(row)
+                say(f"{row.figure}: {row.measured}")
         if options.profile:
             profile(controller, options.repetitions)
     say(f"done in {time.monotonic() - begin:.0f} s")
