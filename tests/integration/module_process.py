@@ -9,6 +9,7 @@ import io
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 import typing as t
@@ -17,6 +18,13 @@ from pathlib import Path
 from ansible.module_utils.testing import patch_module_args
 
 PACKAGE = "ansible_collections.matrix_fleet.synapse.plugins.modules"
+
+_APART = f"""
+import json, runpy, sys
+from ansible.module_utils.testing import patch_module_args
+with patch_module_args(json.load(sys.stdin)):
+    runpy.run_module("{PACKAGE}." + sys.argv[1], run_name="__main__")
+"""
 
 
 class Result(t.NamedTuple):
@@ -89,3 +97,15 @@ def killed_before(number: int, below: Path, name: str, arguments: dict[str, t.An
                 os.kill(os.getpid(), signal.SIGKILL)
 
     return wait(start(name, arguments, output, lambda: sys.addaudithook(hook)), output)
+
+
+def run_apart(name: str, arguments: dict[str, t.Any]) -> subprocess.CompletedProcess[str]:
+    """Run the module in an interpreter of its own, and keep all that it prints."""
+    return subprocess.run(
+        [sys.executable, "-c", _APART, name],
+        input=json.dumps(arguments),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=300,
+        check=False,
+    )

@@ -21,10 +21,9 @@ import yaml
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _config
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._probes import config_check as probe
 from ansible_collections.matrix_fleet.synapse.tests.integration import module_process
+from ansible_collections.matrix_fleet.synapse.tests.integration.homeserver import synapse_python
 
-VENV = os.environ.get("SYNAPSE_VENV")
-pytestmark = pytest.mark.skipif(VENV is None, reason="SYNAPSE_VENV names no environment")
-PYTHON = f"{VENV}/bin/python"
+PYTHON = str(synapse_python())
 UID = 23456
 ROOT = os.geteuid() == 0
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.matrix_fleet.synapse.tests.integration.homeserver import free_port, synapse_python
 from ansible_collections.matrix_fleet.synapse.tests.integration.module_process import run
 
 CONFIG = """
@@ -39,12 +40,6 @@ formatters: {{precise: {{format: '%(asctime)s - %(name)s - %(lineno)d - %(leveln
 handlers: {{file: {{class: logging.FileHandler, formatter: precise, filename: {root}/homeserver.log}}}}
 root: {{level: INFO, handlers: [file]}}
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Server:
@@ -80,17 +75,9 @@ class Server:
             return dict(json.load(answer))
 
 
-@pytest.fixture(scope="module")
-def python() -> str:
-    venv = os.environ.get("SYNAPSE_VENV")
-    if not venv:
-        pytest.fail("SYNAPSE_VENV is not set: name an environment with Synapse in it")
-    return str(Path(venv) / "bin/python")
-
-
 @pytest.fixture
-def server(tmp_path: Path, python: str) -> t.Iterator[Server]:
-    made = Server(tmp_path, python)
+def server(tmp_path: Path) -> t.Iterator[Server]:
+    made = Server(tmp_path, str(synapse_python()))
     yield made
     made.configure()
     made("stopped", force=True, timeout=20)

@@ -14,28 +14,21 @@ import os
 import pathlib
 import shutil
 import signal
-import socket
 import sqlite3
 import stat
 import subprocess
 import sys
 import tempfile
-import time
 import typing as t
 import urllib.request
 
 import pytest
 
-SYNAPSE = pathlib.Path(os.environ.get("SYNAPSE_VENV", "/nowhere")) / "bin" / "python"
+from ansible_collections.matrix_fleet.synapse.tests.integration.homeserver import Homeserver, ask, synapse_python
+from ansible_collections.matrix_fleet.synapse.tests.integration.module_process import run_apart
+
+SYNAPSE = synapse_python()
 SERVER = "keys.test"
-RUN_MODULE = """
-import json, runpy, sys
-from ansible.module_utils.testing import patch_module_args
-with patch_module_args(json.load(sys.stdin)):
-    runpy.run_module(
-        "ansible_collections.matrix_fleet.synapse.plugins.modules.synapse_signing_key", run_name="__main__"
-    )
-"""
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give files away")
 
 
@@ -65,9 +58,7 @@ class Host:
         """Run the module; whatever it prints must hold no private key that was or is on the host."""
         arguments = {"path": str(self.key), "python": str(SYNAPSE), **options}
         before = seeds(self.folder)
-        done = subprocess.run(
-            [sys.executable, "-c", RUN_MODULE], input=json.dumps(arguments), capture_output=True, text=True, check=False
-        )
+        done = run_apart("synapse_signing_key", arguments)
         for secret in before | seeds(self.folder):
             assert secret not in done.stdout + done.stderr
         assert "Traceback" not in done.stderr, done.stderr
@@ -101,11 +92,6 @@ class Host:
         return {path.name for path in self.folder.iterdir()}
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _synapse_is_there() -> None:
-    assert SYNAPSE.exists(), "set SYNAPSE_VENV to a virtualenv with Synapse"
-
-
 @pytest.fixture
 def host(tmp_path: pathlib.Path) -> Host:
     folder = tmp_path / "host"
@@ -113,107 +99,41 @@ def host(tmp_path: pathlib.Path) -> Host:
     return Host(folder)
 
 
-def ask(url: str, body: object = None, token: str = "") -> dict[str, t.Any]:
-    data = None if body is None else json.dumps(body).encode()
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=20) as answer:
-        return t.cast("dict[str, t.Any]", json.load(answer))
+def server_in(folder: pathlib.Path, **config: t.Any) -> Homeserver:
+    """A server whose key and database lie where ``Host`` looks for them."""
+    return Homeserver.configured(folder, server_name=SERVER, signing_key_path=str(folder / "hs.signing.key"), **config)
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-class Server:
-    """A Synapse with one user, one room and a few events."""
-
-    def __init__(self, folder: pathlib.Path) -> None:
-        self.folder = folder
-        self.key = folder / "hs.signing.key"
-        self.database = folder / "homeserver.db"
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-
-    def configure(self, **more: t.Any) -> pathlib.Path:
-        log = {"version": 1, "root": {"level": "WARNING"}, "disable_existing_loggers": False}
-        (self.folder / "log.yaml").write_text(json.dumps(log))
-        path = self.folder / "homeserver.yaml"
-        path.write_text(
-            json.dumps(
-                {
-                    "server_name": SERVER,
-                    "report_stats": False,
-                    "pid_file": str(self.folder / "pid"),
-                    "listeners": [
-                        {
-                            "port": self.port,
-                            "bind_addresses": ["127.0.0.1"],
-                            "type": "http",
-                            "resources": [{"names": ["client", "federation"]}],
-                        }
-                    ],
-                    "database": {"name": "sqlite3", "args": {"database": str(self.database)}},
-                    "log_config": str(self.folder / "log.yaml"),
-                    "media_store_path": str(self.folder / "media"),
-                    "signing_key_path": str(self.key),
-                    "macaroon_secret_key": "m",
-                    "form_secret": "f",
-                    "registration_shared_secret": "shared",
-                    "trusted_key_servers": [],
-                    **more,
-                }
-            )
-        )
-        return path
-
-    @contextlib.contextmanager
-    def running(self) -> t.Iterator[None]:
-        command = [SYNAPSE, "-m", "synapse.app.homeserver", "-c", self.folder / "homeserver.yaml"]
-        with (self.folder / "log").open("wb") as log:
-            process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log)
-        try:
-            for _attempt in range(600):
-                assert process.poll() is None, (self.folder / "log").read_text()
-                with contextlib.suppress(OSError):
-                    ask(f"{self.url}/_matrix/client/versions")
-                    break
-                time.sleep(0.1)
-            yield
-        finally:
-            process.terminate()
-            process.wait(60)
-
-    def populate(self) -> None:
-        register = f"{self.url}/_synapse/admin/v1/register"
-        nonce = ask(register)["nonce"]
-        mac = hmac.new(b"shared", "\0".join([nonce, "ann", "pw", "admin"]).encode(), hashlib.sha1).hexdigest()
-        user = ask(register, {"nonce": nonce, "username": "ann", "password": "pw", "admin": True, "mac": mac})
-        client = f"{self.url}/_matrix/client/v3"
-        room = ask(f"{client}/createRoom", {"name": "keys"}, user["access_token"])["room_id"]
-        body = {"msgtype": "m.text", "body": "signed"}
-        ask(f"{client}/rooms/{urllib.parse.quote(room)}/send/m.room.message", body, user["access_token"])
+def populate(server: Homeserver) -> None:
+    """Give it one user, one room and a few events."""
+    register = f"{server.url}/_synapse/admin/v1/register"
+    nonce = ask(register)["nonce"]
+    said = "\0".join([nonce, "ann", "pw", "admin"]).encode()
+    mac = hmac.new(server.shared_secret.encode(), said, hashlib.sha1).hexdigest()
+    user = ask(register, {"nonce": nonce, "username": "ann", "password": "pw", "admin": True, "mac": mac})
+    client = f"{server.url}/_matrix/client/v3"
+    room = ask(f"{client}/createRoom", {"name": "keys"}, user["access_token"])["room_id"]
+    body = {"msgtype": "m.text", "body": "signed"}
+    ask(f"{client}/rooms/{urllib.parse.quote(room)}/send/m.room.message", body, user["access_token"])
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Server:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Homeserver:
     """A stopped server with a life, whose key the module minted."""
     folder = tmp_path_factory.mktemp("server")
     folder.chmod(0o755)
-    server = Server(folder)
-    Host(folder).ok(server_name=SERVER, database=str(server.database))
-    server.configure()
+    server = server_in(folder)
+    Host(folder).ok(server_name=SERVER, database=str(server.database_path))
     with server.running():
-        server.populate()
+        populate(server)
         Host(folder).ok(server_name=SERVER, published_url=server.url)
     return server
 
 
 @pytest.fixture
-def grown(host: Host, server: Server) -> Host:
+def grown(host: Host, server: Homeserver) -> Host:
     """A host with the server's key and database, and nothing else: no record."""
-    shutil.copy(server.key, host.key)
+    shutil.copy(server.key_path, host.key)
     for name in server.folder.glob("homeserver.db*"):
         shutil.copy(name, host.folder)
     return host
@@ -327,7 +247,7 @@ def test_an_environment_that_lacks_signedjson_is_named(host: Host) -> None:
 # A server with a life and no key
 
 
-def test_events_keep_a_missing_key_from_being_minted(grown: Host, server: Server) -> None:
+def test_events_keep_a_missing_key_from_being_minted(grown: Host, server: Homeserver) -> None:
     ids = Host(server.folder).ok()["key_ids"]
     grown.key.unlink()
     for check_mode in (False, True):
@@ -379,7 +299,7 @@ def test_a_postgresql_that_does_not_answer_is_no_proof_of_a_new_server(host: Hos
 
 
 @pytest.fixture
-def postgresql(server: Server) -> t.Iterator[dict[str, t.Any]]:
+def postgresql(server: Homeserver) -> t.Iterator[dict[str, t.Any]]:
     """A PostgreSQL with the tables that tell of the server's events, and the arguments to reach it."""
     programs = [*pathlib.Path("/usr/lib/postgresql").glob("*/bin")]
     if not programs:
@@ -402,7 +322,7 @@ def postgresql(server: Server) -> t.Iterator[dict[str, t.Any]]:
             process.wait(60)
 
 
-def fill_postgresql(server: Server, arguments: dict[str, t.Any]) -> None:
+def fill_postgresql(server: Homeserver, arguments: dict[str, t.Any]) -> None:
     """Copy what matters from the server's SQLite file."""
     code = """
 import json, sqlite3, sys, time, psycopg2
@@ -428,18 +348,18 @@ for table, columns in {
 there.commit()
 cursor.execute("COMMIT"); cursor.execute("CREATE DATABASE empty")
 """
-    subprocess.run([SYNAPSE, "-c", code, server.database, json.dumps(arguments)], check=True)
+    subprocess.run([SYNAPSE, "-c", code, server.database_path, json.dumps(arguments)], check=True)
 
 
 def test_events_in_postgresql_count_like_those_in_sqlite(
-    host: Host, server: Server, postgresql: dict[str, t.Any]
+    host: Host, server: Homeserver, postgresql: dict[str, t.Any]
 ) -> None:
     options = {"server_name": SERVER, "postgresql": {**postgresql, "args": {"cp_min": 5, "connect_timeout": 9}}}
     message = host.refused(**options)
-    assert f"ed25519:{server.key.read_text().split()[1]}" in message
+    assert f"ed25519:{server.key_path.read_text().split()[1]}" in message
     host.key.write_text(key_line())
     assert "was replaced" in host.refused(**options)
-    shutil.copy(server.key, host.key)
+    shutil.copy(server.key_path, host.key)
     assert host.ok(**options)["action"] == "record"
     for name in ("empty", "not_made_yet"):
         other = Host(host.folder / name)
@@ -447,7 +367,7 @@ def test_events_in_postgresql_count_like_those_in_sqlite(
         assert other.ok(server_name=SERVER, postgresql={**postgresql, "dbname": name})["action"] == "create"
 
 
-def test_a_published_key_keeps_a_missing_key_from_being_minted(host: Host, server: Server) -> None:
+def test_a_published_key_keeps_a_missing_key_from_being_minted(host: Host, server: Homeserver) -> None:
     with server.running():
         assert f"{server.url} publishes ed25519:" in host.refused(server_name=SERVER, published_url=server.url)
         assert host.ok(server_name="other.test", published_url=server.url)["action"] == "create"
@@ -479,8 +399,8 @@ def test_a_host_made_by_hand_is_adopted_after_its_events_were_checked(grown: Hos
 
 @pytest.mark.parametrize("with_record", [False, True])
 @pytest.mark.parametrize("same_id", [False, True])
-def test_a_replaced_key_is_recognised(grown: Host, server: Server, with_record: bool, same_id: bool) -> None:
-    line = server.key.read_text()
+def test_a_replaced_key_is_recognised(grown: Host, server: Homeserver, with_record: bool, same_id: bool) -> None:
+    line = server.key_path.read_text()
     if with_record:
         grown.ok(**life(grown))
     version = line.split()[1] if same_id else "a_new1"
@@ -494,7 +414,7 @@ def test_a_replaced_key_is_recognised(grown: Host, server: Server, with_record: 
     assert not grown.ok(**life(grown))["changed"]
 
 
-def test_a_published_key_gives_a_replaced_one_away(host: Host, server: Server) -> None:
+def test_a_published_key_gives_a_replaced_one_away(host: Host, server: Homeserver) -> None:
     host.key.write_text(key_line())
     host.key.chmod(0o600)
     with server.running():
@@ -600,7 +520,7 @@ def python_for_anybody(folder: pathlib.Path) -> str:
 
 
 @as_root
-def test_the_database_is_read_as_its_owner(server: Server) -> None:
+def test_the_database_is_read_as_its_owner(server: Homeserver) -> None:
     with tempfile.TemporaryDirectory() as name:
         python = python_for_anybody(pathlib.Path(name))
         grown = Host(pathlib.Path(name) / "host")
@@ -608,10 +528,10 @@ def test_the_database_is_read_as_its_owner(server: Server) -> None:
         reads_as_owner(grown, server, python)
 
 
-def reads_as_owner(grown: Host, server: Server, python: str) -> None:
-    shutil.copy(server.key, grown.key)
+def reads_as_owner(grown: Host, server: Homeserver, python: str) -> None:
+    shutil.copy(server.key_path, grown.key)
     database = grown.folder / "homeserver.db"
-    shutil.copy(server.database, database)
+    shutil.copy(server.database_path, database)
     os.chown(database, 65534, 65534)
     database.chmod(0o600)
     assert grown.ok(**life(grown), python=python)["action"] == "record"
@@ -664,11 +584,10 @@ def test_bad_content_is_refused_with_its_line(host: Host) -> None:
 
 
 def test_a_rotation_loads_in_a_real_synapse_with_the_old_key_published(
-    tmp_path_factory: pytest.TempPathFactory, server: Server
+    tmp_path_factory: pytest.TempPathFactory, server: Homeserver
 ) -> None:
     folder = tmp_path_factory.mktemp("rotated") / "server"
     shutil.copytree(server.folder, folder)
-    rotated = Server(folder)
     host = Host(folder)
     old = host.ok(**life(host))
     second = key_line("a_second")
@@ -687,7 +606,7 @@ def test_a_rotation_loads_in_a_real_synapse_with_the_old_key_published(
     assert list(result["old_signing_keys"]) == old["key_ids"]
     assert not host.ok(**options)["changed"]
     assert "is no key of this server" in host.refused(state="rotated", replaces="ed25519:typo")
-    rotated.configure(old_signing_keys=result["old_signing_keys"])
+    rotated = server_in(folder, old_signing_keys=result["old_signing_keys"])
     with rotated.running():
         published = ask(f"{rotated.url}/_matrix/key/v2/server")
     assert {key_id: entry["key"] for key_id, entry in published["verify_keys"].items()} == result["verify_keys"]

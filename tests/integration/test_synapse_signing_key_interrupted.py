@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _signing_key as keys
+from ansible_collections.matrix_fleet.synapse.tests.integration.homeserver import synapse_python
 from ansible_collections.matrix_fleet.synapse.tests.integration.module_process import (
     Result,
     killed_after,
@@ -23,7 +24,7 @@ from ansible_collections.matrix_fleet.synapse.tests.integration.module_process i
     run,
 )
 
-SYNAPSE = Path(os.environ.get("SYNAPSE_VENV", "/nowhere")) / "bin" / "python"
+SYNAPSE = synapse_python()
 RANDOM_KILLS = int(os.environ.get("MATRIX_FLEET_KILLS", "40"))
 NAME = "synapse_signing_key"
 LIMIT = 200  # more operations on files than any run makes
@@ -137,8 +138,7 @@ def converge_rotation(host: Host, kill: Kill, again: str) -> Result:
 
 
 @pytest.fixture(autouse=True)
-def _synapse_is_there_and_the_umask_loose() -> t.Iterator[None]:
-    assert SYNAPSE.exists(), "set SYNAPSE_VENV to a virtualenv with Synapse"
+def _the_umask_is_loose() -> t.Iterator[None]:
     before = os.umask(0)
     yield
     os.umask(before)

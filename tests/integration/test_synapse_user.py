@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 import secrets
@@ -16,20 +15,12 @@ import urllib.request
 
 import pytest
 
-
-def call(url: str, body: dict[str, t.Any] | None = None, token: str | None = None) -> dict[str, t.Any]:
-    headers = {"Content-Type": "application/json"}
-    if token is not None:
-        headers["Authorization"] = f"Bearer {token}"
-    data = None if body is None else json.dumps(body).encode()
-    with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=30) as answer:
-        found: dict[str, t.Any] = json.load(answer)
-        return found
+from ansible_collections.matrix_fleet.synapse.tests.integration.homeserver import ask
 
 
 def login(server: t.Any, name: str, password: str) -> str:
     body = {"type": "m.login.password", "identifier": {"type": "m.id.user", "user": name}, "password": password}
-    return str(call(f"{server.url}/_matrix/client/v3/login", body)["access_token"])
+    return str(ask(f"{server.url}/_matrix/client/v3/login", body)["access_token"])
 
 
 @pytest.fixture
@@ -70,9 +61,9 @@ def test_an_admin_is_made_once_and_can_log_in(
 
     token = login(shared_homeserver, name, password)
     quoted = urllib.parse.quote(user_id)
-    assert call(f"{shared_homeserver.url}/_synapse/admin/v1/users/{quoted}/admin", token=token) == {"admin": True}
+    assert ask(f"{shared_homeserver.url}/_synapse/admin/v1/users/{quoted}/admin", token=token) == {"admin": True}
     # Making the account has not logged anybody in: there is no device but this login's.
-    assert len(call(f"{shared_homeserver.url}/_matrix/client/v3/devices", token=token)["devices"]) == 1
+    assert len(ask(f"{shared_homeserver.url}/_matrix/client/v3/devices", token=token)["devices"]) == 1
 
     for check in (True, False):
         again = run_module("synapse_user", check=check, **options)
@@ -98,7 +89,7 @@ def test_a_plain_account_with_a_given_password_and_secret_file(
     assert "password_path" not in result
     assert "a given pass" not in result["_output"]
     login(shared_homeserver, name, "a given pass wörd")
-    profile = call(f"{shared_homeserver.url}/_matrix/client/v3/profile/{urllib.parse.quote(result['user_id'])}")
+    profile = ask(f"{shared_homeserver.url}/_matrix/client/v3/profile/{urllib.parse.quote(result['user_id'])}")
     assert profile["displayname"] == "Alice A."
     assert not run_module("synapse_user", **options)["changed"]
 
