@@ -236,6 +236,10 @@ def _trusted_parent(path: str) -> None:
             )
 
 
+def _out_of_reach(rule: Rule, error: OSError) -> SynapseError:
+    return SynapseError(f"Cannot reach {rule.path}: {error.strerror}. Run the task as root ('become: true').")
+
+
 def _walk_rule(walk_: _Walk, rule: Rule, tally: Tally) -> None:
     _trusted_parent(rule.path)
     parent, name = os.path.split(rule.path.rstrip("/") or "/")
@@ -245,9 +249,7 @@ def _walk_rule(walk_: _Walk, rule: Rule, tally: Tally) -> None:
         tally.missing.append(rule.path)
         return
     except OSError as error:
-        raise SynapseError(
-            f"Cannot reach {rule.path}: {error.strerror}. Run the task as root ('become: true')."
-        ) from error
+        raise _out_of_reach(rule, error) from error
     try:
         _walk_top(walk_, rule, name or ".", folder, tally)
     finally:
@@ -261,9 +263,7 @@ def _walk_top(walk_: _Walk, rule: Rule, name: str, folder: int, tally: Tally) ->
         tally.missing.append(rule.path)
         return
     except OSError as error:
-        raise SynapseError(
-            f"Cannot reach {rule.path}: {error.strerror}. Run the task as root ('become: true')."
-        ) from error
+        raise _out_of_reach(rule, error) from error
     if stat.S_ISLNK(found.st_mode) and (rule.recurse or rule.mode is not None):
         raise SynapseError(
             f"{rule.path} is a symbolic link to {os.readlink(name, dir_fd=folder)}, and links are not followed: "
