@@ -23,16 +23,16 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: quickstart
-quickstart: ## A homeserver on this machine, http://127.0.0.1:8008: no root, everything under .quickstart/
-	@$(BIN)/quickstart.sh present
+quickstart: ## A homeserver here, all of it under .quickstart/ (ARGS="-e synapse_quickstart_port=8208": another port)
+	@$(BIN)/quickstart.sh present $(ARGS)
 
 .PHONY: quickstart-status
 quickstart-status: ## What the quickstart homeserver is doing
-	@$(BIN)/quickstart.sh status
+	@$(BIN)/quickstart.sh status $(ARGS)
 
 .PHONY: quickstart-down
 quickstart-down: ## Stop the quickstart homeserver
-	@$(BIN)/quickstart.sh absent
+	@$(BIN)/quickstart.sh absent $(ARGS)
 
 .PHONY: test
 test: ## Everything that guards the project, molecule in Docker included
@@ -69,6 +69,10 @@ builder: build ## Have ansible-builder accept the execution environment
 .PHONY: integration
 integration: setup ## Tests against a real Synapse on this machine
 	@$(BIN)/integration.sh $(ARGS)
+
+.PHONY: test-quickstart
+test-quickstart: setup ## The quickstart as a stranger meets it: a fresh clone, no root, a home of their own
+	@.venv/bin/python -m pytest -q tests/quickstart $(ARGS)
 
 .PHONY: molecule
 molecule: setup ## One molecule scenario: make molecule SCENARIO=default (ARGS="--destroy=never" is handed on)

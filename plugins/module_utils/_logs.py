@@ -241,7 +241,8 @@ def _last_error(lines: list[str]) -> str | None:
     for line in reversed(lines):
         match = _LEVEL.match(line)
         if match is not None:
-            return _one_line([match.group(2)])
+            # What a daemon ends with that was asked to stop (synapse/util/daemonize.py of 1.163.2, exit).
+            return None if match.group(2) == "SystemExit: 0" else _one_line([match.group(2)])
     return None
 
 

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-# The homeserver of the quickstart: quickstart.sh present|status|absent. Needs no more than ansible-core, in an environment
-# of its own, and works with any HOME; settings of the caller's Ansible are left out.
+# The homeserver of the quickstart: quickstart.sh present|status|absent [ARGUMENT of ansible-playbook...]. Needs no more than
+# ansible-core, in an environment of its own, and works with any HOME; settings of the caller's Ansible are left out.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd -P)
 . "$root/tests/bin/common.sh"
 state=${1:?present, status or absent}
+shift
 "$root/tests/bin/setup.sh" quickstart
 for name in $(compgen -e ANSIBLE_ || true); do unset "$name"; done
 export ANSIBLE_HOME=$root/.cache/ansible-home
@@ -21,4 +22,4 @@ export PYTHONUNBUFFERED=1
 mkdir -p "$ANSIBLE_HOME"
 : > "$ANSIBLE_CONFIG"
 cd "$root"
-exec "$root/.venv-quickstart/bin/ansible-playbook" matrix_fleet.synapse.quickstart -e "synapse_quickstart_state=$state"
+exec "$root/.venv-quickstart/bin/ansible-playbook" matrix_fleet.synapse.quickstart -e "synapse_quickstart_state=$state" "$@"

@@ -121,6 +121,13 @@ def test_every_recording_is_in_the_table() -> None:
             "2026-11-23 14:49:34,247 - synapse.x - 28 - INFO - main - goodbye\n",
             "the disk has gone",
         ),
+        (
+            "2026-11-23 15:55:02,001 - synapse.x - 27 - ERROR - main - somebody else could not be reached\n"
+            "2026-11-23 15:56:21,970 - synapse.app.homeserver - 159 - WARNING - atexit - Stopping daemon.\n"
+            "2026-11-23 15:56:21,971 - twisted - 273 - ERROR - sentinel -     sys.exit(0)\n"
+            "2026-11-23 15:56:21,971 - twisted - 273 - ERROR - sentinel - SystemExit: 0\n",
+            None,
+        ),
         ("Traceback (most recent call last):\n  File", None),
         ("Traceback (most recent call last):\n" * 5, None),
     ],
