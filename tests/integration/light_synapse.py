@@ -9,6 +9,7 @@ and a script. So tests of the environment's life need no index and little time.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import shutil
 import subprocess
@@ -77,14 +78,28 @@ def lock_of(*wheels: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def place_uv(releases: Path) -> None:
-    """Put uv where the module keeps it, so that nothing has to be fetched; in the pinned version, and no other."""
+@functools.cache
+def _uv() -> str:
+    """Return the path of uv, in the pinned version and no other."""
     beside = Path(sys.executable).parent / "uv"
     program = str(beside) if beside.exists() else shutil.which("uv") or ""
     said = subprocess.run([program or "uv", "--version"], capture_output=True, text=True, check=False).stdout
     assert said.split()[1:2] == [UV_VERSION], (
         f"uv {UV_VERSION} is needed beside the interpreter or on PATH, found {said}"
     )
+    return program
+
+
+def place_uv(releases: Path) -> None:
+    """Put uv where the module keeps it, so that nothing has to be fetched; a link, for a copy is 60 MB to be synced."""
     folder = releases / ".tools" / f"uv-{UV_VERSION}"
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy2(program, folder / "uv")
+    (folder / "uv").symlink_to(_uv())
+
+
+def put_back(kept: Path, folder: Path) -> None:
+    """Make a folder what its copy ``kept`` is, with every time and mode: an environment that is built once serves many
+    tests. It must have the path that it was built at, because its scripts name it.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(kept, folder, symlinks=True)

@@ -109,3 +109,61 @@ def run_apart(name: str, arguments: dict[str, t.Any]) -> subprocess.CompletedPro
         timeout=300,
         check=False,
     )
+
+
+_CHANGES = {"mkdir", "rename", "symlink", "link", "remove", "rmdir", "chmod", "chown", "truncate", "utime"}
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+
+
+def _is_write(event: str, details: tuple[t.Any, ...], below: Path) -> bool:
+    """Whether an event is about to change something below a folder, as far as it tells where it happens."""
+    if event == "open":
+        return bool(details[2] & _WRITING) and str(below) in str(details[0])
+    group, dot, name = event.rpartition(".")
+    if event == "ctypes.dlsym":  # renameat2 and syncfs
+        return True
+    absolute = any(str(one).startswith("/") for one in details)
+    return group == "os" and name in _CHANGES and (not absolute or any(str(below) in str(one) for one in details))
+
+
+def writes_of(below: Path, name: str, arguments: dict[str, t.Any], output: Path) -> list[str]:
+    """Run the module to its end and return the name of each of its writes below a folder, in their order."""
+    log = output.with_suffix(".writes")
+    log.write_text("")
+
+    def hook(event: str, details: tuple[t.Any, ...]) -> None:
+        if _is_write(event, details, below):
+            with log.open("a") as stream:
+                stream.write(f"{event}\n")
+
+    assert wait(start(name, arguments, output, lambda: sys.addaudithook(hook)), output).rc == 0
+    return log.read_text().split()
+
+
+def killed_before_write(number: int, below: Path, name: str, arguments: dict[str, t.Any], output: Path) -> Result:
+    """Run the module and kill it right before its ``number``-th write: what it only reads leaves nothing to find."""
+    count = 0
+
+    def hook(event: str, details: tuple[t.Any, ...]) -> None:
+        nonlocal count
+        if _is_write(event, details, below):
+            count += 1
+            if count == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    return wait(start(name, arguments, output, lambda: sys.addaudithook(hook)), output)
+
+
+def telling(writes: t.Sequence[str]) -> list[int]:
+    """Return the numbers of the writes worth a kill: each one, but of removals in a row the first, middle and last."""
+    removals = {"os.remove", "os.rmdir"}
+    chosen: list[int] = []
+    row: list[int] = []
+    for number, event in enumerate([*writes, ""], start=1):
+        if event in removals:
+            row.append(number)
+            continue
+        chosen += sorted({row[0], row[len(row) // 2], row[-1]}) if row else []
+        row = []
+        chosen += [number] if event else []
+    return chosen
