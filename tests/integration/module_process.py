@@ -119,7 +119,7 @@ def _is_write(event: str, details: tuple[t.Any, ...], below: Path) -> bool:
     """Whether an event is about to change something below a folder, as far as it tells where it happens."""
     if event == "open":
         return bool(details[2] & _WRITING) and str(below) in str(details[0])
-    group, dot, name = event.rpartition(".")
+    group, _unused, name = event.rpartition(".")
     if event == "ctypes.dlsym":  # renameat2 and syncfs
         return True
     absolute = any(str(one).startswith("/") for one in details)

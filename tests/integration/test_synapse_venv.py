@@ -22,6 +22,7 @@ from ansible_collections.matrix_fleet.synapse.tests.integration import module_pr
 from ansible_collections.matrix_fleet.synapse.tests.integration.light_synapse import (
     lock_of,
     place_uv,
+    put_back,
     synapse_wheel,
     wheel,
 )
@@ -36,11 +37,21 @@ class Site:
         self.root, self.path, self.releases = root, root / "host/venv", root / "host/releases"
         self.wheels = root / "wheels"
         self.wheels.mkdir(parents=True)
-        place_uv(self.releases)
+        self.first: Answer = {}
         self.extra = wheel(self.wheels, "light-a", "1.0", {"light_a/__init__.py": "", "light_a/more.py": "x = 1\n"})
         self.locks = {
             version: lock_of(synapse_wheel(self.wheels, version), self.extra) for version in ("2.0.0", "2.0.1", "2.0.2")
         }
+
+    def built(self) -> Answer:
+        """Run the module on a bare host, as ``run`` does; after the first time, put a copy of what came of it there."""
+        kept = self.root / "kept"
+        if not self.first:
+            self.first = self.run()
+            shutil.copytree(self.root / "host", kept, symlinks=True)
+        else:
+            put_back(kept, self.root / "host")
+        return json.loads(json.dumps(self.first))
 
     def options(self, lock: str = "2.0.0", **options: t.Any) -> Answer:
         asked = {"path": str(self.path), "offline": True, "find_links": [str(self.wheels)]}
@@ -66,9 +77,17 @@ class Site:
         return found
 
 
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """The one site of these tests: an environment's scripts name their place, so what is built once stays there."""
+    return Site(tmp_path_factory.mktemp("site"))
+
+
 @pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(tmp_path)
+def site(ground: Site) -> Site:
+    shutil.rmtree(ground.root / "host", ignore_errors=True)
+    place_uv(ground.releases)
+    return ground
 
 
 def version_that_answers(python: Path) -> str:
@@ -112,7 +131,7 @@ def test_a_release_is_readable_by_everybody_whatever_the_umask(site: Site) -> No
 
 
 def test_what_the_service_imports_is_compiled(site: Site) -> None:
-    built = site.run()
+    built = site.built()
     code = (
         "import sys, os, synapse.app.homeserver, synapse.app.generic_worker\n"
         "print([m.__cached__ for m in sys.modules.values() if getattr(m, '__cached__', None)"
@@ -123,7 +142,7 @@ def test_what_the_service_imports_is_compiled(site: Site) -> None:
 
 
 def test_without_activation_the_live_release_stays(site: Site) -> None:
-    first = site.run()
+    first = site.built()
     second = site.run("2.0.1", activate=False)
     assert second["changed"]
     assert not second["live"]
@@ -144,6 +163,28 @@ def test_without_activation_the_live_release_stays(site: Site) -> None:
 def test_old_releases_go_only_when_another_one_has_become_live(site: Site) -> None:
     names = [site.run(version, keep_releases=2)["release"] for version in ("2.0.0", "2.0.1", "2.0.2")]
     assert sorted(path.name for path in site.releases.glob("2.*")) == sorted(names[1:])
+
+
+def test_old_releases_go_where_something_else_switched_the_link(site: Site) -> None:
+    names = [site.built()["release"]]
+    for version in ("2.0.1", "2.0.2"):
+        names.append(site.run(version, activate=False, keep_releases=1)["release"])
+    kept = site.releases / "adopted-0.9-20200101T000000Z"
+    shutil.copytree(site.releases / names[0], kept, symlinks=True)
+    assert sorted(path.name for path in site.releases.glob("2.*")) == sorted(names), "nothing goes before the switch"
+    site.path.unlink()
+    site.path.symlink_to(site.releases / names[2])
+    predicted = site.run("2.0.2", check=True, keep_releases=1)
+    cleared = site.run("2.0.2", keep_releases=1)
+    assert cleared["changed"]
+    assert cleared["pruned"] == predicted["pruned"] == [names[0]]
+    assert cleared["diff"] == predicted["diff"]
+    assert f"release {names[0]} (old)" in cleared["diff"]["before"]
+    assert sorted(path.name for path in site.releases.glob("2.*")) == sorted(names[1:])
+    assert kept.exists(), "what was made by hand is never removed"
+    again = site.run("2.0.2", keep_releases=1)
+    assert not again["changed"]
+    assert again["pruned"] == []
 
 
 BREAKAGES: dict[str, tuple[t.Callable[[Site], object], str]] = {
@@ -202,7 +243,7 @@ def edit(path: Path, old: str, new: str) -> None:
 @pytest.mark.parametrize("breakage", BREAKAGES)
 def test_a_broken_live_release_is_named_and_replaced_by_a_new_one(site: Site, breakage: str) -> None:
     action, expected = BREAKAGES[breakage]
-    first = site.run()
+    first = site.built()
     action(site)
     broken = site.snapshot(Path(first["release_path"]))
     predicted = site.run(check=True)
@@ -217,7 +258,7 @@ def test_a_broken_live_release_is_named_and_replaced_by_a_new_one(site: Site, br
 
 
 def test_a_touched_file_is_no_problem(site: Site) -> None:
-    site.run()
+    site.built()
     os.utime(site.packages() / "light_a/more.py")
     again = site.run()
     assert not again["changed"]
@@ -225,7 +266,7 @@ def test_a_touched_file_is_no_problem(site: Site) -> None:
 
 
 def test_rebuilding_makes_a_new_release_of_the_same_lock(site: Site) -> None:
-    first = site.run()
+    first = site.built()
     second = site.run(state="rebuilt")
     assert second["release"] == f"{first['release']}.2"
     assert second["lock_digest"] == first["lock_digest"]
@@ -248,16 +289,36 @@ def test_a_hand_made_environment_is_adopted_whole(site: Site) -> None:
     assert not site.run()["changed"]
 
 
-def test_without_activation_a_hand_made_environment_stays_where_it_is(site: Site) -> None:
+def test_without_activation_a_hand_made_environment_stays_and_is_written_down(site: Site) -> None:
+    site.built()
+    site.path.unlink()
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", site.path], check=True)
-    built = site.run(activate=False)
-    assert not built["live"]
+    predicted = site.run(activate=False, check=True)
+    found = site.run(activate=False)
+    assert found["changed"], "the record is written, although the release is there"
+    assert not found["live"]
     assert not site.path.is_symlink()
-    assert not site.run(activate=False)["changed"]
+    place = Path(found["adopt_as"])
+    assert place.parent == site.releases
+    assert found["adopt_as"] == predicted["adopt_as"]
+    record = site.releases / f"{place.name}.json"
+    assert json.loads(record.read_text())["packages"] == {}
+    again = site.run(activate=False)
+    assert not again["changed"]
+    assert again["adopt_as"] == found["adopt_as"], "the same in every run, for whoever puts the link in its place"
+    copy = site.packages() / "light_a-1.0.dist-info"
+    copy.mkdir()
+    (copy / "METADATA").write_text("Name: light-a\nVersion: 1.0\n")
+    assert site.run(activate=False)["changed"], "the record follows what the folder holds"
+    assert json.loads(record.read_text())["packages"] == {"light-a": "1.0"}
+    adopted = site.run()
+    assert adopted["adopt_as"] == found["adopt_as"]
+    assert place.is_dir()
+    assert site.run()["adopt_as"] is None
 
 
 def test_an_environment_that_fails_its_proof_never_becomes_live(site: Site) -> None:
-    first = site.run()
+    first = site.built()
     bad = synapse_wheel(site.wheels, "2.0.3", homeserver="raise ImportError('no such thing')\n")
     failed = site.run("none", requirements_content=lock_of(bad))
     assert failed["failed"]
@@ -287,7 +348,7 @@ def test_a_requirement_that_the_lock_forgot_fails_the_proof(site: Site) -> None:
 
 
 def test_a_wrong_hash_is_refused_with_the_package(site: Site) -> None:
-    first = site.run()
+    first = site.built()
     digest = lock_of(site.extra).split("sha256:")[1].strip()
     for installer in ("uv", "pip"):
         lock = site.locks["2.0.1"].replace(digest, "0" * 64)
@@ -299,22 +360,27 @@ def test_a_wrong_hash_is_refused_with_the_package(site: Site) -> None:
     assert [path.name for path in site.releases.glob("2.*")] == [first["release"]]
 
 
-def test_pip_builds_the_same_packages_and_leaves_itself_out(site: Site) -> None:
-    by_pip = site.run(installer="pip")
+STRAY = ("PIP_EXTRA_INDEX_URL", "UV_INDEX", "PIP_CONSTRAINT", "UV_CONSTRAINT", "PIP_TARGET", "PIP_USER", "PYTHONPATH")
+
+
+def test_pip_builds_the_same_packages_leaves_itself_out_and_sees_no_settings_of_the_host(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.built()
+    for name in STRAY:
+        monkeypatch.setenv(name, "/nowhere")
+    by_pip = site.run(installer="pip", state="rebuilt")
     assert by_pip["installer"] == "pip"
     assert not list(site.packages().glob("pip*"))
-    by_uv = site.run(installer="uv", state="rebuilt")
-    assert by_uv["packages_changed"] == {"added": {}, "removed": {}, "changed": {}}
+    assert by_pip["packages_changed"] == {"added": {}, "removed": {}, "changed": {}}
 
 
-@pytest.mark.parametrize("installer", ["uv", "pip"])
-def test_the_host_s_own_settings_of_pip_and_uv_do_not_reach_the_installer(
-    site: Site, monkeypatch: pytest.MonkeyPatch, installer: str
-) -> None:
-    for name in ("PIP_EXTRA_INDEX_URL", "UV_INDEX", "PIP_CONSTRAINT", "UV_CONSTRAINT", "PIP_TARGET", "PIP_USER"):
+def test_uv_sees_no_settings_of_the_host(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in STRAY:
         monkeypatch.setenv(name, "/nowhere")
-    monkeypatch.setenv("PYTHONPATH", "/nowhere")
-    assert not site.run(installer=installer).get("failed")
+    built = site.run(installer="uv")
+    assert not built.get("failed")
+    assert built["installer"].startswith("uv ")
 
 
 REFUSALS: dict[str, tuple[dict[str, t.Any], str]] = {
@@ -362,7 +428,7 @@ def test_an_unreachable_index_is_named_by_host_and_the_password_is_not(site: Sit
 
 
 def test_two_runs_do_not_build_at_once(site: Site) -> None:
-    site.run()
+    site.built()
     with open(site.releases / ".lock") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         assert not site.run()["changed"], "looking needs no lock"
@@ -374,7 +440,7 @@ def test_two_runs_do_not_build_at_once(site: Site) -> None:
 
 
 def test_absent_removes_what_is_ours_and_nothing_else(site: Site) -> None:
-    site.run()
+    site.built()
     site.run("2.0.1")
     (site.releases / "notes").mkdir()
     predicted = site.run(state="absent", check=True)
