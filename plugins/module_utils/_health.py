@@ -95,6 +95,7 @@ class Unit:
     invocation: str = ""
     active_since: float | None = None
     status_text: str = ""
+    job: int = 0
 
 
 @dataclass(frozen=True)
@@ -401,6 +402,7 @@ def parse_unit(name: str, text: str) -> Unit:
         invocation=found.get("InvocationID", ""),
         active_since=since / 1e6 if since else None,
         status_text=found.get("StatusText", ""),
+        job=_number(found.get("Job", "")),
     )
 
 
@@ -417,9 +419,12 @@ def _unit_fault(unit: Unit, restarts_before: int, now: float) -> tuple[str, floa
     """What is wrong with a unit, and the patience it deserves."""
     if unit.load in ("not-found", "masked", "bad-setting", "error"):
         return f"systemd has no usable unit {unit.name} ({unit.load})", 0.0
+    loops = unit.restarts - restarts_before >= _RESTARTS_IN_WAIT
+    if unit.job and not loops:
+        # A queued restart leaves the old process in place for a while: what answers now is not what is to be proven.
+        return f"systemd is still at a job that was asked for (the service is {unit.active})", None
     if unit.active == "failed":
         return f"the service has failed{_ended(unit)}", 0.0
-    loops = unit.restarts - restarts_before >= _RESTARTS_IN_WAIT
     if loops and unit.active != "active":
         return f"the service keeps ending: it was restarted {unit.restarts} times{_ended(unit)}", 0.0
     if unit.sub == "auto-restart":

@@ -28,7 +28,7 @@ __all__ = ["Certificate", "Outcome", "Wanted", "installed_version", "observe_pro
 
 _UNIT_PROPERTIES = (
     "LoadState,ActiveState,SubState,Result,ExecMainCode,ExecMainStatus,MainPID,NRestarts,InvocationID,"
-    "ActiveEnterTimestampMonotonic,StatusText"
+    "ActiveEnterTimestampMonotonic,StatusText,Job"
 )
 _REQUEST = 10.0  # seconds for one request of a server that was asked without a wait
 _PROBE = 20.0  # seconds for the start of Synapse's interpreter

@@ -210,6 +210,14 @@ def unit(**changes: t.Any) -> Unit:
     [
         (unit(), 0, None, None),
         (unit(active="reloading", sub="reload"), 0, None, None),
+        # A queued restart: the old process still answers, and must not pass for the new one.
+        (unit(job=17), 0, "systemd is still at a job that was asked for (the service is active)", None),
+        (
+            unit(active="failed", job=17),
+            0,
+            "systemd is still at a job that was asked for (the service is failed)",
+            None,
+        ),
         (unit(restarts=7), 7, None, None),
         (
             unit(load="not-found", active="inactive", sub="dead"),
