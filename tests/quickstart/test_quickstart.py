@@ -51,7 +51,7 @@ class Said:
     @property
     def text(self) -> str:
         """All of it."""
-        return "".join(f"{line}\n" for _, line in self.lines)
+        return "".join(f"{line}\n" for _second, line in self.lines)
 
     @property
     def changed(self) -> int:

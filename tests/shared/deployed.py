@@ -117,6 +117,8 @@ def relayed(container: str, port: int) -> Iterator[int]:
                     threading.Thread(target=_carry, args=(connection, container, port), daemon=True).start()
 
         threading.Thread(target=serve, daemon=True).start()
-        yield server.getsockname()[1]
-        with contextlib.suppress(OSError):
-            server.shutdown(socket.SHUT_RDWR)
+        try:
+            yield server.getsockname()[1]
+        finally:
+            with contextlib.suppress(OSError):
+                server.shutdown(socket.SHUT_RDWR)
