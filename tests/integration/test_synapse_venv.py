@@ -276,7 +276,7 @@ def test_rebuilding_makes_a_new_release_of_the_same_lock(site: Site) -> None:
 def test_a_hand_made_environment_is_adopted_whole(site: Site) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", site.path], check=True)
     (site.path / "keep.txt").write_text("mine")
-    before = {path: facts for path, facts in site.snapshot(site.path).items()}
+    before = site.snapshot(site.path)
     predicted = site.run(check=True)
     adopted = site.run()
     assert ids(adopted) == {"synapse_missing"}
