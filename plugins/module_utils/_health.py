@@ -415,14 +415,8 @@ def _ended(unit: Unit) -> str:
     return f" ({', '.join(parts)})" if parts else ""
 
 
-def _unit_fault(unit: Unit, restarts_before: int, now: float) -> tuple[str, float | None] | None:
-    """What is wrong with a unit, and the patience it deserves."""
-    if unit.load in ("not-found", "masked", "bad-setting", "error"):
-        return f"systemd has no usable unit {unit.name} ({unit.load})", 0.0
-    loops = unit.restarts - restarts_before >= _RESTARTS_IN_WAIT
-    if unit.job and not loops:
-        # A queued restart leaves the old process in place for a while: what answers now is not what is to be proven.
-        return f"systemd is still at a job that was asked for (the service is {unit.active})", None
+def _down(unit: Unit, *, loops: bool) -> tuple[str, float | None]:
+    """Why a unit that is not up is not."""
     if unit.active == "failed":
         return f"the service has failed{_ended(unit)}", 0.0
     if loops and unit.active != "active":
@@ -431,8 +425,20 @@ def _unit_fault(unit: Unit, restarts_before: int, now: float) -> tuple[str, floa
         return f"the service has ended{_ended(unit)}, and systemd is about to start it again", None
     if unit.active in ("inactive", ""):
         return f"the service is not running{_ended(unit)}", 2.0
-    if unit.active not in ("active", "reloading", "refreshing"):
-        return f"the service is {unit.active} ({unit.sub})", None
+    return f"the service is {unit.active} ({unit.sub})", None
+
+
+def _unit_fault(unit: Unit, restarts_before: int, now: float) -> tuple[str, float | None] | None:
+    """What is wrong with a unit, and the patience it deserves."""
+    if unit.load in ("not-found", "masked", "bad-setting", "error"):
+        return f"systemd has no usable unit {unit.name} ({unit.load})", 0.0
+    loops = unit.restarts - restarts_before >= _RESTARTS_IN_WAIT
+    if unit.job and not loops:
+        # A queued restart leaves the old process in place for a while: what answers now is not what is to be proven.
+        return f"systemd is still at a job that was asked for (the service is {unit.active})", None
+    up = unit.active in ("active", "reloading", "refreshing") and unit.sub != "auto-restart"
+    if not up or (loops and unit.active != "active"):
+        return _down(unit, loops=loops)
     young = unit.active_since is not None and now - unit.active_since < _YOUNG
     if loops or (unit.restarts >= _RESTARTS and young):
         return f"the service keeps ending: it was restarted {unit.restarts} times, and is up since moments ago", 0.0
