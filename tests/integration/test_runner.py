@@ -285,7 +285,6 @@ def test_status_calls_a_host_unreachable(fleet: Fleet, deployed: Job) -> None:
     assert re.search(r"gone +- +UNREACHABLE", job.output)
 
 
-@pytest.mark.xfail(reason="the play that reports is on localhost, which no limit holds")
 def test_status_reports_under_a_limit_too(fleet: Fleet, deployed: Job) -> None:
     job = fleet.run("status.yml", "--limit", "gone", synapse_hosts="synapse:lost")
     assert (job.rc, job.artifacts) == (2, {"synapse_unhealthy": ["gone"]})
