@@ -14,14 +14,6 @@ if t.TYPE_CHECKING:
     from testinfra.host import Host
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of one host in one worker, in their order: hosts are tested side by side, a host is not."""
-    for item in items:
-        callspec = getattr(item, "callspec", None)
-        if callspec is not None and "_testinfra_host" in callspec.params:
-            item.add_marker(pytest.mark.xdist_group(str(callspec.params["_testinfra_host"])))
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
