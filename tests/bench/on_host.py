@@ -108,7 +108,7 @@ def main():
     request = json.load(sys.stdin)
     sides = request["sides"]
     seconds = {name: [] for name in sides}
-    for _ in range(request["times"]):
+    for _unused in range(request["times"]):
         for name, command in sides.items():
             seconds[name].append(run_command(command))
     print(json.dumps(seconds))

@@ -31,7 +31,7 @@ def plant(root: pathlib.Path, files: int) -> None:
         for file in range(min(_PER_FOLDER, files - number)):
             (folder / f"file-{file:04d}").touch(mode=0o640)
     for folder, _names, _files in os.walk(root):
-        os.chmod(folder, 0o750)  # noqa: S103, the mode that the rule wants
+        os.chmod(folder, 0o750)  # the mode that the rule wants
 
 
 def bare(top: str | int) -> int:
@@ -53,8 +53,8 @@ def bare(top: str | int) -> int:
 
 def best(rounds: int, *sides: t.Callable[[], object]) -> list[float]:
     """Return the best time of each side in seconds; the sides take turns."""
-    times: list[list[float]] = [[] for _ in sides]
-    for _ in range(rounds):
+    times: list[list[float]] = [[] for _unused in sides]
+    for _unused in range(rounds):
         for taken, side in zip(times, sides, strict=True):
             started = time.perf_counter()
             side()

@@ -338,7 +338,7 @@ def profile(controller: Controller, times: int) -> None:
     """Print where a no-change deployment spends its time: each task, and each module on the host alone."""
     file = WORK / "times.json"
     tasks: dict[str, list[float]] = {}
-    for _ in range(times):
+    for _unused in range(times):
         controller.play(PLAYBOOKS["deploy"], ANSIBLE_CALLBACKS_ENABLED="bench_times", BENCH_TIMES=str(file))
         for name, spent in json.loads(file.read_text(encoding="utf-8")):
             tasks.setdefault(name, []).append(spent)
