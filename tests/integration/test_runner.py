@@ -279,7 +279,6 @@ def test_status_hands_on_who_cannot_be_reached(fleet: Fleet, deployed: Job) -> N
     assert job.artifacts == {"synapse_unhealthy": ["gone"]}
 
 
-@pytest.mark.xfail(reason="the role's tasks go on after the host was unreachable, and fail for want of facts")
 def test_status_calls_a_host_unreachable(fleet: Fleet, deployed: Job) -> None:
     job = fleet.run("status.yml", synapse_hosts="lost")
     assert re.search(r"gone +- +UNREACHABLE", job.output)
