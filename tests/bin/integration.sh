@@ -34,7 +34,26 @@ make_environment() {
   exec 9>&-
 }
 
+# The signing key's keeper asks PostgreSQL for events too; the tests start servers of their own from these programs.
+provide_postgresql() {
+  local log=$root/.cache/postgresql-install.log clusters=/etc/postgresql-common/createcluster.conf
+  compgen -G '/usr/lib/postgresql/*/bin/initdb' > /dev/null && return
+  if is_root && is_debian; then
+    say "installing PostgreSQL"
+    {
+      apt-get update -qq
+      # The tests need the programs; no server of the system's own is wanted.
+      mkdir -p /etc/postgresql-common
+      [ -e "$clusters" ] || printf 'create_main_cluster = false\n' > "$clusters"
+      DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql
+    } > "$log" 2>&1 || fail "PostgreSQL could not be installed: $(tail -n 3 "$log")"
+  else
+    fail "some tests need the programs of a PostgreSQL server. As root on Debian: apt-get install postgresql"
+  fi
+}
+
 make_environment
+provide_postgresql
 export SYNAPSE_VENV=$venv
 for argument in "$@"; do
   if [ -e "${argument%%::*}" ]; then exec .venv/bin/python -m pytest -q "$@"; fi

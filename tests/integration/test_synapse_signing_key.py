@@ -303,7 +303,7 @@ def postgresql(server: Homeserver) -> t.Iterator[dict[str, t.Any]]:
     """A PostgreSQL with the tables that tell of the server's events, and the arguments to reach it."""
     programs = [*pathlib.Path("/usr/lib/postgresql").glob("*/bin")]
     if not programs:
-        pytest.skip("there is no PostgreSQL server on this machine")
+        pytest.fail("there is no PostgreSQL server on this machine: apt-get install postgresql")
     account: dict[str, t.Any] = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
