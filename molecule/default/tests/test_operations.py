@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import typing as t
 
+import pytest
 from deployed import UNIT, ask, started
 
 if t.TYPE_CHECKING:
+    from pathlib import Path
+
     from deployed import Controller
     from testinfra.host import Host
 
@@ -94,7 +98,20 @@ def test_wrong_settings_are_refused_before_anything_is_touched(host: Host, contr
     assert "changed=0 " in run.stdout
 
 
-def test_no_secret_is_printed(host: Host, controller: Controller) -> None:
+@pytest.fixture
+def vaulted(tmp_path: Path) -> tuple[str, list[str]]:
+    """Return a secret that stands encrypted in a file of variables, and the arguments that hand both to Ansible."""
+    secret = "vaulted-by-the-operator-3mZ8-and-as-long-as-a-secret-should-be-5pL1"
+    password, variables = tmp_path / "password", tmp_path / "vaulted.yml"
+    password.write_text("a password\n", encoding="utf-8")
+    command = ["ansible-vault", "encrypt_string", "--vault-password-file", str(password), "--stdin-name"]
+    command.append("synapse_registration_shared_secret")
+    encrypted = subprocess.run(command, input=secret, check=True, capture_output=True, text=True).stdout
+    variables.write_text(encrypted, encoding="utf-8")
+    return secret, ["--vault-password-file", str(password), "--extra-vars", f"@{variables}"]
+
+
+def test_no_secret_is_printed(host: Host, controller: Controller, vaulted: tuple[str, list[str]]) -> None:
     """A changed deployment, as loud as it gets, with secrets from the inventory and in the configuration itself."""
     given = "given-by-the-inventory-7fQ2-and-as-long-as-a-secret-should-be-4tR8"
     inline = "inline-in-the-options-9xK4"
@@ -102,6 +119,7 @@ def test_no_secret_is_printed(host: Host, controller: Controller) -> None:
         "deploy",
         "-vvv",
         "--diff",
+        *vaulted[1],
         synapse_form_secret=given,
         synapse_no_secrets_in_config=False,
         synapse_config={
@@ -110,7 +128,8 @@ def test_no_secret_is_printed(host: Host, controller: Controller) -> None:
         },
     )
     assert run.returncode == 0, run.stdout[-3000:]
-    secrets = [given, inline]
+    assert host.file("/etc/synapse/secrets/registration_shared_secret").content_string.strip() == vaulted[0]
+    secrets = [given, inline, vaulted[0]]
     for path in SECRETS:
         secrets += [word for word in host.file(path).content_string.split() if len(word) > 20]
     printed = run.stdout
