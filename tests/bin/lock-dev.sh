@@ -13,4 +13,5 @@ resolve() { # NAME PYTHON
 }
 resolve requirements-dev 3.11
 resolve requirements-dev-newest 3.12
+resolve requirements-oldest 3.11
 resolve requirements-quickstart 3.11

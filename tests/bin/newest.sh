@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-# Unit tests, sanity and the playbooks' syntax under the newest ansible-core. Where no Python that it runs on is on this
-# machine, one line says so, and that is not a failure.
+# Unit tests, sanity, the playbooks' syntax and a real deployment under the newest ansible-core. Where no Python that it
+# runs on is on this machine, one line says so, and that is not a failure.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd -P)
 . "$root/tests/bin/common.sh"
@@ -21,3 +21,4 @@ for playbook in playbooks/*.yml; do
   .venv-newest/bin/ansible-playbook --syntax-check -i localhost, "$name" > /dev/null
   say "syntax ok: $name"
 done
+tests/bin/deploy_here.sh .venv-newest

@@ -4,15 +4,17 @@
 # Make one of the environments of this checkout, or see that it is up to date.
 #   setup.sh dev         .venv             everything the checks and tests use
 #   setup.sh newest      .venv-newest      the newest ansible-core; says so and succeeds where no Python 3.12+ is there
+#   setup.sh oldest      .venv-oldest      the oldest ansible-core that is supported
 #   setup.sh quickstart  .venv-quickstart  ansible-core alone
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd -P)
 . "$root/tests/bin/common.sh"
 
-kind=${1:?which environment: dev, newest or quickstart}
+kind=${1:?which environment: dev, newest, oldest or quickstart}
 case $kind in
   dev) env=$root/.venv requirements=$root/requirements-dev.txt bundle=ansible==12.3.0 ;;
   newest) env=$root/.venv-newest requirements=$root/requirements-dev-newest.txt bundle= ;;
+  oldest) env=$root/.venv-oldest requirements=$root/requirements-oldest.txt bundle= ;;
   quickstart) env=$root/.venv-quickstart requirements=$root/requirements-quickstart.txt bundle= ;;
   *) fail "no such environment: $kind" ;;
 esac

@@ -17,6 +17,7 @@ step_sanity() { tests/bin/ansible-test.sh .venv sanity --local; }
 step_build() { tests/bin/build.sh; }
 step_builder() { tests/bin/builder.sh; }
 step_newest() { tests/bin/newest.sh; }
+step_oldest() { tests/bin/setup.sh oldest && tests/bin/deploy_here.sh .venv-oldest; }
 step_docker() { tests/bin/docker.sh; }
 step_images() { tests/images/build.sh; }
 step_integration() { tests/bin/integration.sh; }
@@ -24,7 +25,7 @@ step_quickstart() { .venv/bin/python -m pytest -q tests/quickstart; }
 step_molecule() { tests/bin/molecule.sh "$1"; }
 
 # What finds most mistakes soonest comes first. The scenarios are whatever is in molecule/.
-mapfile -t steps < <(printf '%s\n' setup lint unit sanity build builder newest docker images integration quickstart
+mapfile -t steps < <(printf '%s\n' setup lint unit sanity build builder newest oldest docker images integration quickstart
   tests/bin/molecule.sh --list | sed '/./s/^/molecule /;/^$/d')
 if [ "${1:-}" = --list ]; then
   printf '%s\n' "${steps[@]}"
