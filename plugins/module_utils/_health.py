@@ -212,7 +212,8 @@ def running_version(answer: Response | NoAnswerError) -> str | None:
         return None
     server = (_object(answer) or {}).get("server")
     if isinstance(server, dict) and isinstance(server.get("version"), str):
-        return str(server["version"])
+        # A Synapse inside a checkout adds the checkout's revision in brackets (matrix_common.versionstring).
+        return str(server["version"]).split(" ", 1)[0]
     match = re.match(r"Synapse/(\S+)", answer.headers.get("server", ""))
     return match.group(1) if match else None
 

@@ -231,11 +231,6 @@ def secret_values(config: t.Any) -> list[str]:
     return sorted(set(found))
 
 
-def _version(answer: Mapping[str, t.Any]) -> str:
-    """The running version; a Synapse inside a checkout adds the checkout's revision in brackets."""
-    return (str(answer.get("version") or "") or "-").split(" ", maxsplit=1)[0]
-
-
 def status_lines(answers: Mapping[str, Mapping[str, t.Any]]) -> list[str]:
     """Return one aligned line a host from what M(matrix_fleet.synapse.synapse_health) said of it.
 
@@ -247,9 +242,9 @@ def status_lines(answers: Mapping[str, Mapping[str, t.Any]]) -> list[str]:
             told = "UNREACHABLE" if answer.get("unreachable") else "UNKNOWN"
             rows.append((host, "-", told, str(answer.get("msg", ""))))
         elif answer["healthy"]:
-            rows.append((host, _version(answer), "healthy", ""))
+            rows.append((host, str(answer.get("version") or "-"), "healthy", ""))
         else:
             failed = [f"{check['name']}: {check['detail']}" for check in answer["checks"] if not check["ok"]]
-            rows.append((host, _version(answer), "NOT HEALTHY", "; ".join(failed)))
+            rows.append((host, str(answer.get("version") or "-"), "NOT HEALTHY", "; ".join(failed)))
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
     return ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[3]]).rstrip() for row in rows]

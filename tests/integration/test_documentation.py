@@ -22,6 +22,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _lock
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._installer import UV_VERSION
 from ansible_collections.matrix_fleet.synapse.plugins.plugin_utils._settings import refusals
+from ansible_collections.matrix_fleet.synapse.tests.integration.homeserver import synapse_python
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -370,9 +371,7 @@ def test_variables_exist_and_have_values_that_are_allowed(block: Block) -> None:
 
 
 @named([block for block in of_kind("playbook", "inventory", "variables") if "synapse_config:" in block.text])
-def test_options_of_synapse_are_known_to_synapse(
-    block: Block, synapse_venv: Path, run_module: Callable[..., dict[str, t.Any]]
-) -> None:
+def test_options_of_synapse_are_known_to_synapse(block: Block, run_module: Callable[..., dict[str, t.Any]]) -> None:
     for mapping in sets(block):
         verdict = run_module(
             "synapse_config_check",
@@ -389,7 +388,7 @@ def test_options_of_synapse_are_known_to_synapse(
             ),
             files=[{"path": "/srv/synapse/signing.key"}],
             directories=["/srv/synapse", "/srv/synapse/media"],
-            python=synapse_venv / "bin" / "python",
+            python=synapse_python(),
             fail_on="never",
         )
         assert verdict["checked"] is True
