@@ -104,6 +104,23 @@ def test_read_follows_a_link_only_where_it_may(tmp_path: Path) -> None:
         _files.read(str(tmp_path / "l"), follow=False)
 
 
+def test_the_tail_of_a_log_is_its_last_bytes_and_nothing_else(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"one\ntwo\n")
+    assert _files.tail(str(log), 4) == b"two\n"
+    assert _files.tail(str(log), 100) == b"one\ntwo\n"
+    assert _files.tail(str(tmp_path / "missing"), 4) == b""
+
+
+def test_the_tail_of_what_is_no_log_is_empty(tmp_path: Path) -> None:
+    (tmp_path / "other").write_bytes(b"not to be shown\n")
+    (tmp_path / "link").symlink_to("other")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("link", "pipe", "folder"):
+        assert _files.tail(str(tmp_path / name), 4) == b"", name
+
+
 def test_write_makes_and_replaces(tmp_path: Path) -> None:
     path = tmp_path / "a"
     _files.write(str(path), b"1", mode=0o600)
