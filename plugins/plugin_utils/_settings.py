@@ -25,6 +25,9 @@ _KEY_LINE = re.compile(r"^ed25519 [A-Za-z0-9_]+ [A-Za-z0-9+/]{43}=?$")
 _PLAIN_PATH = re.compile(r"^/[A-Za-z0-9_./@+:,=~-]*$")
 _BLANK_PATH = re.compile(r"^/[A-Za-z0-9_./@+:,=~ -]*$")
 
+_EXTRA = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")
+# A name, perhaps with extras, versions, an address and a marker: what comes first must be a name, and it is one line.
+_REQUIREMENT = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*\s*([\[(<>=!~@;].*)?$")
 _PATHS = (
     "synapse_venv_path",
     "synapse_releases_path",
@@ -121,6 +124,16 @@ def _refuse_paths(settings: Mapping[str, t.Any]) -> Iterator[str]:
         if path in seen:
             yield f"{variable} is {path!r}, and so is {seen[path]}: give each a place of its own."
         seen[path] = variable
+    releases = str(settings["synapse_releases_path"]).rstrip("/")
+    if str(settings["synapse_venv_path"]).startswith(f"{releases}/"):
+        yield (
+            f"synapse_venv_path is {settings['synapse_venv_path']!r}, inside synapse_releases_path ({releases}): "
+            "the link to the live release has to lie outside of the folder of releases."
+        )
+    for variable in ("synapse_ca_bundle", "synapse_python"):
+        path = str(settings[variable])
+        if path and not path.startswith("/"):
+            yield f"{variable} is {path!r}: allowed is an absolute path on the host, or nothing."
 
 
 def _refuse_numbers(settings: Mapping[str, t.Any]) -> Iterator[str]:
@@ -152,6 +165,22 @@ def _refuse_secrets(settings: Mapping[str, t.Any]) -> Iterator[str]:
             )
 
 
+def _refuse_packages(settings: Mapping[str, t.Any]) -> Iterator[str]:
+    patterns = {
+        "synapse_extras": (_EXTRA, "names of extras of matrix-synapse, such as jwt"),
+        "synapse_extra_packages": (_REQUIREMENT, "requirement specifiers, such as matrix-synapse-ldap3==0.3.0"),
+        "synapse_extra_index_urls": (re.compile(r"^(https?|file)://\S+$"), "URLs"),
+        "synapse_find_links": (re.compile(r"^(/|(https?|file)://)\S+$"), "absolute paths and URLs"),
+        "synapse_allow_unknown_options": (re.compile(r"^[^\s.]+(\.[^\s.]+)*$"), "dotted names of options"),
+    }
+    for variable, (pattern, allowed) in patterns.items():
+        for item in settings[variable]:
+            if not isinstance(item, str) or not pattern.match(item):
+                # An address may hold a password.
+                given = "an address that is none (not shown)" if "link" in variable or "url" in variable else repr(item)
+                yield f"{variable} has {given}: allowed are {allowed}."
+
+
 def _refuse_sources(settings: Mapping[str, t.Any]) -> Iterator[str]:
     if settings["synapse_offline"] and not settings["synapse_find_links"]:
         yield "synapse_offline is true and synapse_find_links is empty: name the host's folder with the wheels."
@@ -160,6 +189,18 @@ def _refuse_sources(settings: Mapping[str, t.Any]) -> Iterator[str]:
         schemes = ("https://", "http://", "file://") if variable == "synapse_index_url" else ("https://", "http://")
         if url and (not url.startswith(schemes) or re.search(r"\s", url)):
             yield f"{variable} is {url!r}: allowed is a URL that starts with {' or '.join(schemes)}."
+
+
+def _refuse_shape(where: str, listener: Mapping[str, t.Any]) -> Iterator[str]:
+    """Why the lists of a listener are none."""
+    addresses = listener.get("bind_addresses")
+    if addresses is not None and not isinstance(addresses, list):
+        yield f"{where}.bind_addresses is {addresses!r}: allowed is a list of addresses."
+    resources = listener.get("resources")
+    if resources is not None and not (
+        isinstance(resources, list) and all(isinstance(item, dict) and item.get("names") for item in resources)
+    ):
+        yield f"{where}.resources is {resources!r}: allowed is a list of mappings, each with names, such as [client]."
 
 
 def _refuse_listeners(settings: Mapping[str, t.Any]) -> Iterator[str]:
@@ -171,13 +212,15 @@ def _refuse_listeners(settings: Mapping[str, t.Any]) -> Iterator[str]:
         where = f"synapse_listeners[{index}]"
         if listener.get("type") not in ("http", "metrics", "manhole"):
             yield f"{where}.type is {listener.get('type')!r}: allowed are http, metrics and manhole."
+        yield from _refuse_shape(where, listener)
         if "path" in listener:
             continue
         port = listener.get("port")
         if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
             yield f"{where}.port is {port!r}: allowed is a number from 1 to 65535."
             continue
-        for address in listener.get("bind_addresses") or [listener.get("bind_address") or "::"]:
+        addresses = listener.get("bind_addresses") or [listener.get("bind_address") or "::"]
+        for address in addresses if isinstance(addresses, list) else []:
             other = taken.setdefault((str(address), port), index)
             if other != index:
                 yield f"{where} wants {address} port {port}, as synapse_listeners[{other}] does: only one can have it."
@@ -193,6 +236,19 @@ def _refuse_config(settings: Mapping[str, t.Any]) -> Iterator[str]:
     for option, variable in _OWNED.items():
         if option in settings["synapse_config"]:
             yield f"synapse_config has {option}, which the role sets: set {variable} instead."
+    if "database" in settings["synapse_config"]:
+        yield from _refuse_database(settings["synapse_config"]["database"])
+
+
+def _refuse_database(database: t.Any) -> Iterator[str]:
+    """Why the server's events could not be found with this. What is given is not shown: it may hold a password."""
+    example = "{name: psycopg2, args: {...}} or {name: sqlite3, args: {database: /path}}"
+    if not isinstance(database, dict) or database.get("name") not in ("sqlite3", "psycopg2"):
+        yield f"synapse_config.database (not shown) names no database that Synapse knows: allowed is {example}."
+    elif not isinstance(database.get("args"), dict):
+        yield f"synapse_config.database has no args: allowed is {example}."
+    elif database["name"] == "sqlite3" and not str(database["args"].get("database") or "").startswith("/"):
+        yield "synapse_config.database.args.database is no absolute path: name the SQLite file."
 
 
 def refusals(settings: Mapping[str, t.Any]) -> list[str]:
@@ -205,6 +261,7 @@ def refusals(settings: Mapping[str, t.Any]) -> list[str]:
         _refuse_paths,
         _refuse_numbers,
         _refuse_secrets,
+        _refuse_packages,
         _refuse_sources,
         _refuse_listeners,
         _refuse_config,

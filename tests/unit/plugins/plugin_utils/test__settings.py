@@ -34,6 +34,14 @@ def test_the_defaults_and_a_server_name_are_enough(settings: dict[str, t.Any]) -
 
 
 @pytest.mark.parametrize(
+    "package",
+    ["a", "matrix-synapse-ldap3==0.3.0", "x[y]>=1,<2", "z @ https://example.org/z.whl", "w; python_version<'3.12'"],
+)
+def test_packages_that_are_allowed(settings: dict[str, t.Any], package: str) -> None:
+    assert refusals(settings | {"synapse_extra_packages": [package]}) == []
+
+
+@pytest.mark.parametrize(
     "name", ["example.org", "a.b-c.example", "example.org:8448", "192.0.2.7", "[2001:db8::7]:443", "localhost"]
 )
 def test_server_names_that_are_allowed(settings: dict[str, t.Any], name: str) -> None:
@@ -71,6 +79,19 @@ def test_server_names_that_are_allowed(settings: dict[str, t.Any], name: str) ->
         ("synapse_listeners", [{"type": "http", "port": 8008, "tls": True}], "tls_certificate_path"),
         ("synapse_listeners", [{"type": "http", "port": 1}, {"type": "http", "port": 1}], "only one can have it"),
         ("synapse_config", {"signing_key_path": "/x"}, "set synapse_signing_key_path instead"),
+        ("synapse_config", {"database": {"name": "sqlite3"}}, "has no args"),
+        ("synapse_config", {"database": {"name": "mysql", "args": {"password": "hush"}}}, "(not shown)"),
+        ("synapse_config", {"database": {"name": "sqlite3", "args": {"database": "a.db"}}}, "no absolute path"),
+        ("synapse_venv_path", "/var/lib/synapse/releases/venv", "outside of the folder of releases"),
+        ("synapse_ca_bundle", "ca.pem", "an absolute path on the host"),
+        ("synapse_python", "python3", "an absolute path on the host"),
+        ("synapse_extras", ["a b"], "names of extras"),
+        ("synapse_extra_packages", ["--index-url=x"], "requirement specifiers"),
+        ("synapse_extra_index_urls", ["user:secret@host"], "(not shown)"),
+        ("synapse_find_links", ["wheels"], "absolute paths and URLs"),
+        ("synapse_allow_unknown_options", ["a b"], "dotted names"),
+        ("synapse_listeners", [{"type": "http", "port": 1, "bind_addresses": 5}], "a list of addresses"),
+        ("synapse_listeners", [{"type": "http", "port": 1, "resources": [{}]}], "each with names"),
     ],
 )
 def test_what_cannot_work_is_refused_by_name(
