@@ -8,6 +8,9 @@ import typing as t
 
 __all__ = ["base_urls"]
 
+# Of all that Synapse can serve (synapse/config/server.py, KNOWN_RESOURCES), what a question is known for.
+_ASKED = frozenset({"client", "federation", "metrics"})
+
 
 def _reachable(address: str) -> str:
     """The address at which a process on the same host reaches a socket bound to ``address``."""
@@ -41,5 +44,5 @@ def base_urls(listeners: list[dict[str, t.Any]]) -> list[dict[str, t.Any]]:
             plain = [address for address in addresses if address not in ("::", "*")] or ["0.0.0.0"]  # noqa: S104
             scheme = "https" if listener.get("tls") else "http"
             url = f"{scheme}://{_reachable(str(plain[0]))}:{listener['port']}"
-        found.append({"url": url, "resources": sorted(set(resources) | {"health"})})
+        found.append({"url": url, "resources": sorted((_ASKED & set(resources)) | {"health"})})
     return found

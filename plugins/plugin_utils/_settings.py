@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import ipaddress
+import posixpath
 import re
 import typing as t
 
@@ -43,6 +44,17 @@ _COUNTS = {
     "synapse_log_days": (1, 3650),
     "synapse_health_timeout": (5, 86400),
 }
+# "false" given as text would count as true.
+_SWITCHES = (
+    "synapse_report_stats",
+    "synapse_manage_user",
+    "synapse_offline",
+    "synapse_no_secrets_in_config",
+    "synapse_service_enabled",
+    "synapse_new_identity",
+    "synapse_health_well_known",
+)
+_HIDDEN = ("/home/", "/root/", "/tmp/", "/var/tmp/", "/run/user/")  # noqa: S108 - named, not used
 _SECRETS = ("synapse_macaroon_secret_key", "synapse_registration_shared_secret", "synapse_form_secret")
 
 # Options of Synapse that the role sets itself, and the variable to set instead.
@@ -66,7 +78,7 @@ _OWNED = {
 
 # Names of options whose value is a secret; a name that ends in _path or _file holds a place, not a secret.
 _SECRET_NAME = re.compile(
-    r"(secret|password|passwd|_pass$|private_key|api_key|token|signing_key|pepper|credential)", re.IGNORECASE
+    r"(secret|password|passwd|_pass$|^dsn$|private_key|api_key|token|signing_key|pepper|credential)", re.IGNORECASE
 )
 _PLACE_NAME = re.compile(
     r"(_path|_file|_url|_lifetime|_period|_ttl|_count|_enabled)$|^(enable|disable|allow|require)_", re.IGNORECASE
@@ -93,6 +105,15 @@ def _server_name_refusal(name: str) -> str | None:
     return None if _HOSTNAME.match(host) else allowed
 
 
+def _refuse_switches(settings: Mapping[str, t.Any]) -> Iterator[str]:
+    for variable in _SWITCHES:
+        if not isinstance(settings[variable], bool):
+            yield (
+                f"{variable} is the text {settings[variable]!r}: allowed are true and false; on the command line write "
+                f"-e '{{\"{variable}\": false}}', in an INI inventory True or False."
+            )
+
+
 def _refuse_names(settings: Mapping[str, t.Any]) -> Iterator[str]:
     name = str(settings["synapse_server_name"])
     reason = _server_name_refusal(name)
@@ -112,12 +133,33 @@ def _refuse_names(settings: Mapping[str, t.Any]) -> Iterator[str]:
         yield f"synapse_service_name is {unit!r}: allowed is a unit's name without '.service', such as matrix-synapse."
 
 
+def _refuse_accounts(settings: Mapping[str, t.Any]) -> Iterator[str]:
+    if not settings["synapse_manage_user"] and settings["_synapse_service_manager"] == "systemd":
+        yield (
+            "synapse_manage_user is false and the server would run under systemd: its files would belong to the "
+            "connecting user and not to synapse_user. Leave it true (an account that exists is used), or set "
+            "synapse_service_manager to daemon."
+        )
+    home = str(settings["synapse_user_home"])
+    if home and not _PLAIN_PATH.match(home) and settings["synapse_manage_user"]:
+        yield f"synapse_user_home is {home!r}: allowed is an absolute path, or nothing."
+
+
 def _refuse_paths(settings: Mapping[str, t.Any]) -> Iterator[str]:
-    pattern = _BLANK_PATH if settings["synapse_service_manager"] == "daemon" else _PLAIN_PATH
+    systemd = settings["_synapse_service_manager"] == "systemd"
+    pattern = _PLAIN_PATH if systemd else _BLANK_PATH
     for variable in _PATHS:
         path = str(settings[variable])
-        if not pattern.match(path) or path == "/" or ".." in path.split("/"):
-            yield (f"{variable} is {path!r}: allowed is an absolute path, no blanks, quotes or '..', not '/' itself.")
+        if not pattern.match(path) or path == "/" or posixpath.normpath(path) != path:
+            yield (
+                f"{variable} is {path!r}: allowed is an absolute path, no blanks, quotes, '..' or needless slashes, "
+                "not '/' itself."
+            )
+        elif systemd and f"{path}/".startswith(_HIDDEN):
+            yield (
+                f"{variable} is {path!r}: under systemd the service sees neither homes nor temporary folders; "
+                "choose a place such as /srv/synapse."
+            )
     seen: dict[str, str] = {}
     for variable in _PATHS:
         path = str(settings[variable]).rstrip("/")
@@ -233,6 +275,8 @@ def _refuse_listeners(settings: Mapping[str, t.Any]) -> Iterator[str]:
 
 
 def _refuse_config(settings: Mapping[str, t.Any]) -> Iterator[str]:
+    if "databases" in settings["synapse_config"]:
+        yield "synapse_config has databases, in which the role cannot look for the server's events: use database."
     for option, variable in _OWNED.items():
         if option in settings["synapse_config"]:
             yield f"synapse_config has {option}, which the role sets: set {variable} instead."
@@ -257,6 +301,8 @@ def refusals(settings: Mapping[str, t.Any]) -> list[str]:
     ``settings`` maps the names of the role's variables to their values. Values of secrets never appear.
     """
     checks = (
+        _refuse_switches,
+        _refuse_accounts,
         _refuse_names,
         _refuse_paths,
         _refuse_numbers,
@@ -267,6 +313,13 @@ def refusals(settings: Mapping[str, t.Any]) -> list[str]:
         _refuse_config,
     )
     return [sentence for check in checks for sentence in check(settings)]
+
+
+def _spellings(secret: str) -> Iterator[str]:
+    """A secret as YAML may write it: on one line or on several, with quotes doubled or escaped."""
+    for line in {secret, *(line.strip() for line in secret.splitlines())}:
+        if len(line) >= 4:
+            yield from (line, line.replace("'", "''"), line.replace("\\", "\\\\").replace('"', '\\"'))
 
 
 def secret_values(config: t.Any) -> list[str]:
@@ -282,7 +335,7 @@ def secret_values(config: t.Any) -> list[str]:
             for inner in value:
                 walk(inner, secret)
         elif secret and value is not None and not isinstance(value, bool) and len(str(value)) >= 4:
-            found.append(str(value))
+            found.extend(_spellings(str(value)))
 
     walk(config, secret=False)
     return sorted(set(found))

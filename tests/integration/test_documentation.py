@@ -34,7 +34,7 @@ OURS = "matrix_fleet.synapse."
 BIN = Path(sys.executable).parent
 # Extra variables that playbooks read and no role knows, and what playbooks hand on.
 OF_PLAYBOOKS = {"synapse_hosts", "synapse_deployed", "synapse_unhealthy"}
-TAGS = {"synapse", "synapse_install", "synapse_configure", "synapse_service"}
+TAGS = {"synapse", "synapse_install", "synapse_configure"}
 # What the examples take from a vault or from Ansible.
 GIVEN = {
     "inventory_dir": "/srv/fleet",

@@ -15,7 +15,7 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils._listeners im
         ({"type": "http", "port": 8008}, [("http://127.0.0.1:8008", ["health"])]),
         (
             {"type": "http", "port": 1, "bind_addresses": ["::"], "resources": [{"names": ["client", "media"]}]},
-            [("http://127.0.0.1:1", ["client", "health", "media"])],
+            [("http://127.0.0.1:1", ["client", "health"])],
         ),
         (
             {"type": "http", "port": 2, "bind_addresses": ["::1"], "resources": [{"names": "metrics"}]},

@@ -23,6 +23,10 @@ def settings() -> dict[str, t.Any]:
     found = yaml.safe_load((ROLE / "defaults/main.yml").read_text(encoding="utf-8"))
     return found | {
         "synapse_server_name": "example.org",
+        "_synapse_service_manager": "systemd",
+        "synapse_user_home": "/var/lib/synapse",
+        "synapse_venv_path": "/var/lib/synapse/venv",
+        "synapse_releases_path": "/var/lib/synapse/releases",
         "synapse_media_path": "/var/lib/synapse/media_store",
         "synapse_signing_key_path": "/etc/synapse/homeserver.signing.key",
         "synapse_transaction_path": "/etc/synapse/.transaction",
@@ -73,6 +77,12 @@ def test_server_names_that_are_allowed(settings: dict[str, t.Any], name: str) ->
         ("synapse_data_path", "/", "not '/' itself"),
         ("synapse_config_path", "/etc/../synapse", "an absolute path"),
         ("synapse_log_path", "/var/lib/synapse", "a place of its own"),
+        ("synapse_log_path", "/var/log/synapse/", "needless slashes"),
+        ("synapse_data_path", "/home/synapse", "neither homes nor temporary folders"),
+        ("synapse_report_stats", "false", "is the text 'false'"),
+        ("synapse_manage_user", False, "would run under systemd"),
+        ("synapse_user_home", "home", "an absolute path, or nothing"),
+        ("synapse_config", {"databases": {}}, "use database"),
         ("synapse_keep_releases", 0, "from 1 to 100"),
         ("synapse_health_timeout", 1, "from 5 to"),
         ("synapse_service_memory_max", "lots", "such as 4G"),
@@ -132,6 +142,11 @@ def test_secrets_are_found_at_any_depth_and_places_are_not() -> None:
         "email": {"smtp_pass": 1, "smtp_password": None},
     }
     assert secret_values(config) == ["hunter22", "oidc-oidc", "turn-turn"]
+
+
+def test_a_secret_is_found_as_yaml_may_write_it() -> None:
+    found = secret_values({"key_password": "it's", "private_key": "-----BEGIN-----\nabcdefgh\n"})
+    assert {"it's", "it''s", "abcdefgh"} <= set(found)
 
 
 def test_status_lines_name_what_failed_and_line_up() -> None:
