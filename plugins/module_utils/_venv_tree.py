@@ -18,10 +18,14 @@ import typing as t
 from base64 import urlsafe_b64encode
 from dataclasses import dataclass
 
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _files
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._lock import canonical
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import SynapseError
 
 __all__ = ["Distribution", "Tree", "fingerprint", "inspect", "interpreter_stamp"]
 
+# Larger than any file of a package.
+_LIMIT = 1024 * 1024 * 1024
 _SHEBANG = re.compile(rb"#!\s*(/\S*python[0-9.]*)\s")
 _EXTENSION = re.compile(r"\.cpython-(\d+)\w*(?:-[\w-]+)?\.so$")
 
@@ -107,23 +111,20 @@ def fingerprint(path: str, skip: t.Container[str] = ()) -> str:
 
 def _config(path: str) -> dict[str, str]:
     values: dict[str, str] = {}
-    try:
-        with open(os.path.join(path, "pyvenv.cfg"), encoding="utf-8", errors="replace") as stream:
-            for line in stream:
-                name, found, value = line.partition("=")
-                if found:
-                    values[name.strip().lower()] = value.strip()
-    except OSError:
-        pass
+    for line in _text(os.path.join(path, "pyvenv.cfg")).splitlines():
+        name, found, value = line.partition("=")
+        if found:
+            values[name.strip().lower()] = value.strip()
     return values
 
 
-def _text(path: str) -> str | None:
+def _text(path: str) -> str:
+    """Return the text of a regular file; empty where there is none, or NUL bytes, as a power loss leaves them."""
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as stream:
-            return stream.read()
-    except OSError:
-        return None
+        data = _files.read(path) or b""
+    except SynapseError:
+        return ""
+    return "" if b"\0" in data else data.replace(b"\r\n", b"\n").decode("utf-8", "surrogateescape")
 
 
 def _header(metadata: str, name: str) -> str:
@@ -132,14 +133,39 @@ def _header(metadata: str, name: str) -> str:
 
 
 def _altered(path: str, size: str, digest: str) -> bool:
-    found_size = os.stat(path).st_size  # raises where the file is missing, whatever the record says of it
-    if size.isdigit() and found_size != int(size):
+    status = os.stat(path)  # raises where the file is missing, whatever the record says of it
+    # The environment's owner decides what the record names: a device or a pipe is not even opened.
+    if not stat.S_ISREG(status.st_mode) or status.st_size > _LIMIT:
+        return True
+    if size.isdigit() and status.st_size != int(size):
         return True
     if not digest.startswith("sha256="):
         return False
-    with open(path, "rb") as stream:
-        found = urlsafe_b64encode(hashlib.sha256(stream.read()).digest()).rstrip(b"=").decode()
+    found = urlsafe_b64encode(_digest(path)).rstrip(b"=").decode()
     return found != digest[len("sha256=") :]
+
+
+def _digest(path: str) -> bytes:
+    whole = hashlib.sha256()
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with open(handle, "rb") as stream:
+        if stat.S_ISREG(os.fstat(handle).st_mode):
+            left = _LIMIT
+            while left > 0:
+                piece = stream.read(1024 * 1024)
+                if not piece:
+                    break
+                whole.update(piece)
+                left -= len(piece)
+    return whole.digest()
+
+
+def _rows(record: str) -> list[list[str]]:
+    """Read a RECORD; what is none has no rows."""
+    try:
+        return [row for row in csv.reader(record.splitlines()) if row and not row[0].endswith(".pyc")]
+    except csv.Error:
+        return []
 
 
 def _distribution(packages: str, folder: str) -> Distribution:
@@ -147,11 +173,11 @@ def _distribution(packages: str, folder: str) -> Distribution:
     stem = folder[: -len(".dist-info")].rpartition("-")
     metadata = _text(os.path.join(packages, folder, "METADATA"))
     record = _text(os.path.join(packages, folder, "RECORD"))
-    name = canonical(_header(metadata or "", "Name") or stem[0])
-    version = _header(metadata or "", "Version") or stem[2]
+    name = canonical(_header(metadata, "Name") or stem[0])
+    version = _header(metadata, "Version") or stem[2]
     missing: list[str] = []
     altered: list[str] = []
-    rows = [row for row in csv.reader((record or "").splitlines()) if row and not row[0].endswith(".pyc")]
+    rows = _rows(record)
     for file, digest, size in (([*row, "", ""])[:3] for row in rows):
         path = os.path.join(packages, file)
         try:
@@ -159,7 +185,7 @@ def _distribution(packages: str, folder: str) -> Distribution:
                 altered.append(file)
         except OSError:
             missing.append(file)
-    complete = bool(metadata) and bool(record)
+    complete = bool(metadata) and bool(rows)
     files = frozenset(row[0] for row in rows if not row[0].startswith(folder))
     return Distribution(name, version, complete, tuple(missing), tuple(altered), files)
 

@@ -98,6 +98,36 @@ def test_compiled_extensions_are_counted_by_version(tree: Path) -> None:
     assert inspect(str(tree)).extensions == {"311": 1, "310": 1}
 
 
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("RECORD", b"\0" * 300),
+        ("RECORD", b"light_a.py,,6\n" + b"\0" * 300),
+        ("RECORD", b"a" * 200_000 + b",,\n"),
+        ("METADATA", b"\0" * 300),
+    ],
+)
+def test_what_a_power_loss_left_is_incomplete(tree: Path, file: str, content: bytes) -> None:
+    (tree / "lib/python3.11/site-packages/light_a-1.0.dist-info" / file).write_bytes(content)
+    (one,) = inspect(str(tree)).distributions
+    assert (one.name, one.version, one.complete) == ("light-a", "1.0", False)
+
+
+def test_what_is_no_file_is_not_read(tree: Path) -> None:
+    packages = tree / "lib/python3.11/site-packages"
+    (packages / "light_a.py").unlink()
+    os.mkfifo(packages / "light_a.py")
+    (packages / "light_a-1.0.dist-info/RECORD").write_text("light_a.py,sha256=x,\n/dev/zero,sha256=x,\n")
+    (tree / "pyvenv.cfg").unlink()
+    os.mkfifo(tree / "pyvenv.cfg")
+    (one,) = inspect(str(tree)).distributions
+    assert one.altered == ("light_a.py", "/dev/zero")
+    (packages / "light_a-1.0.dist-info/RECORD").unlink()
+    os.mkfifo(packages / "light_a-1.0.dist-info/RECORD")
+    (one,) = inspect(str(tree)).distributions
+    assert not one.complete
+
+
 def test_an_empty_folder_is_no_failure(tmp_path: Path) -> None:
     found = inspect(str(tmp_path))
     assert found.packages == {}
