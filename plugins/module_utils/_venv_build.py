@@ -15,6 +15,7 @@ import fcntl
 import inspect as introspect
 import os
 import shutil
+import stat
 import time
 import typing as t
 from dataclasses import dataclass
@@ -101,18 +102,40 @@ class Proof:
 # ------------------------------------------------------------------------------------------------------------ observe
 
 
+def _ours(path: str) -> bool:
+    """Whether ``path`` is a folder that nobody but root and this user can write in."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    me = os.geteuid()
+    # A user's own group is the user again, and its umask often 002.
+    writable = 0o002 if me != 0 and found.st_uid == me else 0o022
+    return stat.S_ISDIR(found.st_mode) and found.st_uid in {0, me} and not found.st_mode & writable
+
+
 def releases_in(folder: str) -> tuple[tuple[Release, ...], tuple[str, ...]]:
-    """Return our releases under ``folder``, sorted by name, and every name there."""
+    """Return our releases under ``folder``, sorted by name, and every name there.
+
+    A release says of itself that it is one, and its interpreter is started: so what another user could have put there
+    does not count, and where that is the folder itself or its tools, ``SynapseError`` is raised.
+    """
     try:
         names = sorted(os.listdir(folder))
     except FileNotFoundError:
         return (), ()
     except OSError as error:
         raise SynapseError(f"Cannot read {_files.describe(folder, error)}: run the task as root.") from error
+    for path in (os.path.realpath(folder), *(os.path.join(folder, name) for name in names if name == TOOLS)):
+        if not _ours(path):
+            raise SynapseError(
+                f"{path} can be written by another user than root and this one, so what lies in it cannot be trusted: "
+                "look at what made it, and move it away. Nothing was changed."
+            )
     found = []
     for name in names:
         path = os.path.join(folder, name)
-        if name.startswith((".", ADOPTED)) or os.path.islink(path) or not os.path.isdir(path):
+        if name.startswith((".", ADOPTED)) or not _ours(path):
             continue
         incomplete = os.path.lexists(os.path.join(path, MARKER))
         manifest = Manifest.from_json(_files.read(os.path.join(path, MANIFEST)))
@@ -442,11 +465,30 @@ def adopted_path(path: str, folder: str, name: str) -> str:
     return os.path.join(folder, name) if beside else f"{path}.{name}"
 
 
+def _step_aside(path: str, kept: str, release: str) -> None:
+    """Rename ``path`` to ``kept`` and put a link to ``release`` in its place, or leave everything as it was."""
+    link = _files.stage_link(path, release)
+    try:
+        os.rename(path, kept)
+        try:
+            os.rename(link, path)
+        except OSError:
+            os.rename(kept, path)
+            raise
+        _files.sync_directory(os.path.dirname(path))
+        _files.sync_directory(os.path.dirname(kept))
+    except OSError as error:
+        with contextlib.suppress(SynapseError):
+            _files.remove(link)
+        where = path if os.path.lexists(path) else kept
+        raise SynapseError(f"Cannot move {_files.describe(path, error)}. What was there is at {where}.") from error
+
+
 def activate(path: str, release: str, *, folder: str, adopt: str) -> str:
     """Point ``path`` at ``release`` by one rename; return where a hand-made folder that was there is kept now.
 
     Such a folder and the new link change places in one step. Where the file system cannot do that, two renames do it,
-    and ``path`` is missing for an instant.
+    and ``path`` is missing for an instant. Raises ``SynapseError``; ``path`` is then what it was.
     """
     _files.make_directory(os.path.dirname(path), mode=0o755)
     if not adopt:
@@ -462,7 +504,6 @@ def activate(path: str, release: str, *, folder: str, adopt: str) -> str:
                 continue
             if error.errno not in {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}:
                 raise SynapseError(f"Cannot exchange {_files.describe(path, error)}. It is still in place.") from error
-            os.rename(path, kept)
-            _files.replace_link(path, release)
+            _step_aside(path, kept, release)
         return kept
     raise SynapseError(f"Cannot move {path} aside: it is a mount point. Name another 'path'. It is still in place.")
