@@ -17,16 +17,20 @@ from html import unescape
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._lock import canonical, version_key
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import SynapseError
 
 __all__ = [
     "ACCEPT",
     "UNKNOWN",
     "File",
+    "check_address",
     "has",
+    "host_of",
     "newest",
     "parse_listing",
     "project_url",
     "released",
+    "secrets_in",
     "unreachable",
     "without_secrets",
 ]
@@ -67,17 +71,53 @@ def parse_listing(body: bytes, url: str) -> tuple[File, ...]:
         listing = json.loads(text)
     except ValueError:
         links = [unescape(first or second) for first, second in _ANCHOR.findall(text)]
-        return tuple(File(_basename(link), urljoin(url, link).split("#")[0]) for link in links)
-    entries = listing.get("files", []) if isinstance(listing, dict) else []
-    return tuple(
-        File(str(entry["filename"]), urljoin(url, str(entry["url"])).split("#")[0], str(entry.get("upload-time") or ""))
-        for entry in entries
-        if not entry.get("yanked")
-    )
+        return tuple(file for file in (_file(url, "", link, "") for link in links) if file is not None)
+    entries = listing.get("files") if isinstance(listing, dict) else None
+    found = []
+    for entry in entries if isinstance(entries, list) else ():
+        if isinstance(entry, dict) and not entry.get("yanked") and entry.get("filename") and entry.get("url"):
+            found.append(_file(url, str(entry["filename"]), str(entry["url"]), str(entry.get("upload-time") or "")))
+    return tuple(file for file in found if file is not None)
 
 
-def _basename(link: str) -> str:
-    return os.path.basename(unquote(urlsplit(link).path))
+def _file(base: str, name: str, link: str, uploaded: str) -> File | None:
+    """Return what a link of a listing offers; ``None`` where it is no address at all."""
+    try:
+        return File(name or os.path.basename(unquote(urlsplit(link).path)), urljoin(base, link).split("#")[0], uploaded)
+    except ValueError:
+        return None
+
+
+def check_address(option: str, url: str) -> None:
+    """Raise ``SynapseError`` where ``url`` is no address; it is not quoted, because a password may be in it."""
+    try:
+        urlsplit(url).port  # noqa: B018  (raises where the port is none)
+    except ValueError:
+        raise SynapseError(
+            f"{option} holds something that is no address: give one such as https://index.example/simple, with an IPv6 "
+            "address in [brackets] and a number for the port. Nothing was changed."
+        ) from None
+
+
+def host_of(url: str) -> str:
+    """Return the host's name in an address, for messages; never a password."""
+    try:
+        return urlsplit(url).hostname or without_secrets(url)
+    except ValueError:
+        return "an address that is none"
+
+
+def secrets_in(url: str) -> tuple[str, ...]:
+    """Return what of an address must not be shown: user name and password together, and the password alone."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return (url,)
+    user = parts.netloc.rpartition("@")[0]
+    if not user:
+        return ()
+    password = user.partition(":")[2]
+    return tuple(text for text in (f"{user}@", password, unquote(password)) if text)
 
 
 def _version_of(file: str, project: str) -> str:

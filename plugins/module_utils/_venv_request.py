@@ -9,7 +9,7 @@ import re
 import typing as t
 from dataclasses import dataclass
 
-from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _default_lock
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _default_lock, _index
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._lock import (
     Pin,
     canonical,
@@ -92,6 +92,14 @@ class Options:
                     f"'extra_packages' has {package!r}: give a name, with a version if need be, such as "
                     "'synapse-s3-storage-provider==1.5.0'. Addresses and folders have no hash that could be checked."
                 )
+        for name, urls in (
+            ("index_url", (self.index_url,)),
+            ("default_index_url", (self.default_index_url,)),
+            ("extra_index_urls", self.extra_index_urls),
+            ("find_links", tuple(link for link in self.find_links if "://" in link)),
+        ):
+            for url in urls:
+                _index.check_address(repr(name), url)
         if self.keep_releases < 1:
             raise SynapseError(f"'keep_releases' is {self.keep_releases}: give 1 or more.")
         if self.path == self.releases_path or self.path.startswith(f"{self.releases_path}/"):

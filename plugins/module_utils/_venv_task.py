@@ -281,7 +281,10 @@ class Task:
         day = _index.released(files, "matrix-synapse", asked.version)[:10]
         if not re.fullmatch(r"\d{4}-\d\d-\d\d", day):
             return ""
-        return (datetime.strptime(day, "%Y-%m-%d") + timedelta(days=2)).strftime("%Y-%m-%dT00:00:00Z")
+        try:
+            return (datetime.strptime(day, "%Y-%m-%d") + timedelta(days=2)).strftime("%Y-%m-%dT00:00:00Z")
+        except (ValueError, OverflowError):
+            return ""
 
     def _warn_unlocked(self, asked: Asked) -> None:
         self.warnings.append(
@@ -301,6 +304,7 @@ class Task:
                 f"'ca_bundle' is {options.ca_bundle}, which does not exist on the host: put the file there first. "
                 "Nothing was changed."
             )
+        _index.check_address("The index that the host's pip or uv is set to", index)
         bundle = options.ca_bundle or (bundle if os.path.isfile(bundle) else "")
         for link in options.find_links:
             if "://" not in link and not os.path.isdir(link):

@@ -305,11 +305,12 @@ lock_digest:
 
 import os
 import typing as t
+from http.client import HTTPException
 from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.urls import open_url
+from ansible.module_utils.urls import ConnectionError as IndexConnectionError
+from ansible.module_utils.urls import MissingModuleError, open_url
 
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _index
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._installer import Sources
@@ -340,11 +341,47 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
 }
 
 
+# Everything that goes wrong on the way; proxies and certificates are among Ansible's own connection errors.
+_UNREACHABLE = (URLError, OSError, ValueError, HTTPException, IndexConnectionError, MissingModuleError)
+
+
+class _Module(AnsibleModule):  # type: ignore[misc, unused-ignore]
+    """Keeps passwords out of the result and of the host's own log.
+
+    ``no_log`` would take every folder of ``find_links`` out of the result, and with it the start of the paths there.
+    """
+
+    def log(self, msg: str, log_args: dict[str, t.Any] | None = None) -> None:
+        if log_args and "find_links" in log_args:
+            hidden = "NOT_LOGGING_PARAMETER"
+            log_args = {**log_args, "find_links": hidden, "default_index_url": hidden}
+            msg = "Invoked with " + " ".join(f"{name}={value}" for name, value in log_args.items())
+        super().log(msg, log_args=log_args)  # type: ignore[no-untyped-call]
+
+    def exit_json(self, **result: t.Any) -> t.NoReturn:
+        self._hide()
+        super().exit_json(**result)
+
+    def fail_json(self, *message: str, **result: t.Any) -> t.NoReturn:
+        self._hide()
+        super().fail_json(*message, **result)
+
+    def _hide(self) -> None:
+        """Name the passwords in addresses; one that is part of a path that is returned shows only with its user."""
+        given = getattr(self, "params", None) or {}
+        paths = f"{given.get('path')} {given.get('releases_path')}"
+        for option in ("index_url", "default_index_url", "extra_index_urls", "find_links"):
+            value = given.get(option) or ()
+            for url in [value] if isinstance(value, str) else value:
+                if "://" in str(url):
+                    self.no_log_values.update(text for text in _index.secrets_in(str(url)) if text not in paths)
+
+
 def fetcher(sources: Sources) -> t.Callable[[str], bytes]:
     """Return a function that fetches an address; ``FileNotFoundError`` where the other side has nothing there."""
 
     def fetch(url: str) -> bytes:
-        host = urlsplit(url).hostname or url
+        host = _index.host_of(url)
         try:
             with open_url(
                 url, headers={"Accept": _index.ACCEPT}, timeout=60, ca_path=sources.ca_bundle or None
@@ -354,7 +391,7 @@ def fetcher(sources: Sources) -> t.Callable[[str], bytes]:
             if error.code in {403, 404, 410}:
                 raise FileNotFoundError(url) from None
             raise SynapseError(f"The package index at {host} answered {error.code}: check 'index_url'.") from None
-        except (URLError, OSError, ValueError) as error:
+        except _UNREACHABLE as error:
             reason = _index.without_secrets(str(getattr(error, "reason", error)))
             raise SynapseError(_index.unreachable(host, reason)) from None
 
@@ -376,7 +413,7 @@ def run(module: AnsibleModule) -> dict[str, t.Any]:
 
 def main() -> None:
     """Run as an Ansible module."""
-    module = AnsibleModule(
+    module = _Module(  # type: ignore[no-untyped-call]
         argument_spec=ARGUMENTS,
         mutually_exclusive=[("requirements", "requirements_content")],
         supports_check_mode=True,

@@ -10,14 +10,18 @@ import pytest
 
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._index import (
     File,
+    check_address,
     has,
+    host_of,
     newest,
     parse_listing,
     project_url,
     released,
+    secrets_in,
     unreachable,
     without_secrets,
 )
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import SynapseError
 
 JSON = json.dumps(
     {
@@ -84,6 +88,39 @@ def test_what_is_no_listing_has_no_files(body: bytes) -> None:
 )
 def test_the_address_of_a_project(index: str, url: str) -> None:
     assert project_url(index, "Matrix_Synapse") == url
+
+
+@pytest.mark.parametrize("files", [None, 3, "x", {}, [None, 1, "x", {}, {"filename": "a"}, {"url": "b"}]])
+def test_entries_of_another_shape_are_no_files(files: object) -> None:
+    assert parse_listing(json.dumps({"files": files}).encode(), "https://index.example/") == ()
+
+
+def test_a_link_that_is_no_address_is_left_out() -> None:
+    entries = [{"filename": "a-1.zip", "url": "http://[x"}, {"filename": "b-1.zip", "url": "b-1.zip"}]
+    assert [file.name for file in parse_listing(json.dumps({"files": entries}).encode(), "https://h/")] == ["b-1.zip"]
+    assert [file.name for file in parse_listing(b'<a href="http://[x">a</a><a href="b">b</a>', "https://h/")] == ["b"]
+
+
+@pytest.mark.parametrize("url", ["http://u:pa55@[::1/simple", "http://u:pa55@h:port/simple"])
+def test_what_is_no_address_is_refused_without_quoting_it(url: str) -> None:
+    with pytest.raises(SynapseError, match="'index_url' holds") as refused:
+        check_address("'index_url'", url)
+    assert "pa55" not in refused.value.msg
+    assert "pa55" not in host_of(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "secrets"),
+    [
+        ("https://user:p%40ss@h/x", ("user:p%40ss@", "p%40ss", "p@ss")),
+        ("https://token@h/x", ("token@",)),
+        ("https://u:a@b@h/x", ("u:a@b@", "a@b", "a@b")),
+        ("https://h/x@y", ()),
+        ("/srv/wheels", ()),
+    ],
+)
+def test_what_of_an_address_is_secret(url: str, secrets: tuple[str, ...]) -> None:
+    assert secrets_in(url) == secrets
 
 
 def test_secrets_in_addresses_are_hidden() -> None:

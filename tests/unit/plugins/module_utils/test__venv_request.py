@@ -49,6 +49,9 @@ def test_releases_lie_beside_the_link_by_default() -> None:
     ("changes", "complaint"),
     [
         ({"path": "venv"}, "'path' is 'venv'"),
+        ({"index_url": "http://[::1/simple"}, "'index_url' holds something that is no address"),
+        ({"extra_index_urls": ["http://h:port/"]}, "'extra_index_urls' holds"),
+        ({"find_links": ["http://u:p@[::1/x"]}, "'find_links' holds"),
         ({"releases_path": "x"}, "'releases_path' is 'x'"),
         ({"path": "/r/venv", "releases_path": "/r"}, "must be outside"),
         ({"path": "/r", "releases_path": "/r"}, "must be outside"),
