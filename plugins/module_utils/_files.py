@@ -49,6 +49,7 @@ __all__ = [
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1  # linux/fs.h
 _RENAME_EXCHANGE = 2
+_HIGHEST_ID = 2**32 - 2  # The kernel's numbers have 32 bits, and the last of them means "leave it as it is".
 
 
 @dataclass(frozen=True)
@@ -62,20 +63,31 @@ class Ownership:
 KEEP = Ownership()
 
 
+def _number(option: str, text: str) -> int:
+    number = int(text) if len(text) <= 10 else _HIGHEST_ID + 1
+    if number > _HIGHEST_ID:
+        shown = text if len(text) <= 40 else f"{text[:40]}..."
+        raise SynapseError(
+            f"{option}: {shown} is no number of a user or group, the highest is {_HIGHEST_ID}: correct it, or give "
+            "the name."
+        )
+    return number
+
+
 def resolve(owner: str | None, group: str | None) -> Ownership:
     """Turn names or decimal numbers into an ``Ownership``.
 
-    Raises ``SynapseError`` where the host does not know a name.
+    Raises ``SynapseError`` where the host does not know a name, or a number is higher than there can be.
     """
     uid = gid = None
     if owner is not None:
         try:
-            uid = int(owner) if owner.isdecimal() else pwd.getpwnam(owner).pw_uid
+            uid = _number("owner", owner) if owner.isdecimal() else pwd.getpwnam(owner).pw_uid
         except KeyError:
             raise SynapseError(f"The host has no user {owner!r}: create it first, or name another owner.") from None
     if group is not None:
         try:
-            gid = int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
+            gid = _number("group", group) if group.isdecimal() else grp.getgrnam(group).gr_gid
         except KeyError:
             raise SynapseError(f"The host has no group {group!r}: create it first, or name another group.") from None
     return Ownership(uid, gid)
@@ -87,7 +99,7 @@ def account_of(user: str) -> Account | None:
     Raises ``SynapseError`` where the host does not know the user.
     """
     try:
-        entry = pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
+        entry = pwd.getpwuid(_number("user", user)) if user.isdecimal() else pwd.getpwnam(user)
     except KeyError:
         raise SynapseError(f"The host has no user {user!r}: create it first, or name another user.") from None
     if entry.pw_uid == os.geteuid():
@@ -109,6 +121,23 @@ def describe(path: str, error: OSError) -> str:
     return f"{path}: {error.strerror or error}"
 
 
+def _advice(error: OSError) -> str:
+    """Return what to do about ``error``, as a sentence after a space; nothing where that is not short to say."""
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        if os.geteuid() != 0:
+            return " Run the task with 'become: true', or as a user that may do this."
+        return " Even root may not: look at the mount, at 'lsattr', and at SELinux or AppArmor."
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return " Make room on that file system, and run again."
+    if error.errno == errno.EROFS:
+        return " Mount that file system writable, or name another path."
+    if error.errno == errno.ELOOP:
+        return " Put the thing itself there instead of a link, or name another path."
+    if error.errno == errno.EIO:
+        return " The disk failed: look at the kernel's log."
+    return ""
+
+
 def read(path: str, *, limit: int = 64 * 1024 * 1024, follow: bool = True) -> bytes | None:
     """Return the bytes of a regular file, or ``None`` where there is none.
 
@@ -122,18 +151,20 @@ def read(path: str, *, limit: int = 64 * 1024 * 1024, follow: bool = True) -> by
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise SynapseError(f"Cannot read {describe(path, error)}.") from error
+        raise SynapseError(f"Cannot read {describe(path, error)}.{_advice(error)}") from error
     try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise SynapseError(f"{path} is not a regular file: move it away, or name another path.")
         with os.fdopen(handle, "rb", closefd=False) as stream:
             data = stream.read(limit + 1)
     except OSError as error:
-        raise SynapseError(f"Cannot read {describe(path, error)}.") from error
+        raise SynapseError(f"Cannot read {describe(path, error)}.{_advice(error)}") from error
     finally:
         os.close(handle)
     if len(data) > limit:
-        raise SynapseError(f"{path} is larger than {limit} bytes, which no file of this kind is.")
+        raise SynapseError(
+            f"{path} is larger than {limit} bytes, which no file of this kind is: move it away, or name another path."
+        )
     return data
 
 
@@ -183,7 +214,9 @@ def _leftovers(folder: str, name: str) -> t.Iterator[str]:
     """Temporary files that an interrupted write of ``name`` left behind."""
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith(f".{name}.") and entry.name.endswith(".partial"):
+            # A folder of such a name is nobody's temporary file, and must not keep anything from being written.
+            named = entry.name.startswith(f".{name}.") and entry.name.endswith(".partial")
+            if named and not entry.is_dir(follow_symlinks=False):
                 yield entry.path
 
 
@@ -226,7 +259,9 @@ def stage(path: str, data: bytes, *, ownership: Ownership = KEEP, mode: int) -> 
             discard(partial)
             raise
     except OSError as error:
-        raise SynapseError(f"Cannot write {describe(path, error)}. Nothing at that path was changed.") from error
+        raise SynapseError(
+            f"Cannot write {describe(path, error)}. Nothing at that path was changed.{_advice(error)}"
+        ) from error
     return partial
 
 
@@ -241,7 +276,9 @@ def stage_link(path: str, target: str, *, ownership: Ownership = KEEP) -> str:
             discard(partial)
             raise
     except OSError as error:
-        raise SynapseError(f"Cannot point {describe(path, error)}. What was there is still in place.") from error
+        raise SynapseError(
+            f"Cannot point {describe(path, error)}. What was there is still in place.{_advice(error)}"
+        ) from error
     return partial
 
 
@@ -251,7 +288,9 @@ def publish(partial: str, path: str) -> None:
         os.replace(partial, path)
     except OSError as error:
         discard(partial)
-        raise SynapseError(f"Cannot replace {describe(path, error)}. What was there is still in place.") from error
+        raise SynapseError(
+            f"Cannot replace {describe(path, error)}. What was there is still in place.{_advice(error)}"
+        ) from error
     _sync_name(path)
 
 
@@ -268,7 +307,9 @@ def publish_new(partial: str, path: str) -> None:
                 raise
             os.link(partial, path, follow_symlinks=False)
     except OSError as error:
-        raise SynapseError(f"Cannot create {describe(path, error)}. What is there was left as it is.") from error
+        raise SynapseError(
+            f"Cannot create {describe(path, error)}. What is there was left as it is.{_advice(error)}"
+        ) from error
     finally:
         discard(partial)
     _sync_name(path)
@@ -304,14 +345,21 @@ def make_directory(path: str, *, ownership: Ownership = KEEP, mode: int) -> bool
             return False
         raise SynapseError(f"{path} is in the way: a folder is needed there. Move it away.") from None
     except OSError as error:
-        raise SynapseError(f"Cannot create the folder {describe(path, error)}.") from error
+        raise SynapseError(f"Cannot create the folder {describe(path, error)}.{_advice(error)}") from error
     try:
-        own(path, ownership)
-        os.chmod(path, mode)
+        # Not by name: whom the folder is given to may put a link in its place before its mode is set.
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            own(handle, ownership)
+            os.fchmod(handle, mode)
+        finally:
+            os.close(handle)
     except OSError as error:
         with contextlib.suppress(OSError):
             os.rmdir(path)
-        raise SynapseError(f"Cannot give the new folder its owner and mode: {describe(path, error)}.") from error
+        raise SynapseError(
+            f"Cannot give the new folder its owner and mode: {describe(path, error)}.{_advice(error)}"
+        ) from error
     _sync_name(os.path.abspath(path))
     return True
 
@@ -353,6 +401,6 @@ def remove(path: str) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise SynapseError(f"Cannot remove {describe(path, error)}.") from error
+        raise SynapseError(f"Cannot remove {describe(path, error)}.{_advice(error)}") from error
     _sync_name(path)
     return True

@@ -98,7 +98,7 @@ class Store:
             return None
         try:
             return journal_from(json.loads(data), self._copy)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise SynapseError(
                 f"The journal {self.file} is damaged ({error}). It and the copies beside it are what the files were "
                 f"before the last change: put back by hand what you need, move {self.current} away, and run again."

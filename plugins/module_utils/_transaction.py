@@ -42,6 +42,7 @@ Undoing = t.Literal[
 ]
 
 VERSION = 1
+_HIGHEST_ID = 2**32 - 2  # Of 32 bits; the last number means "leave it as it is".
 _BLOCK = re.compile(
     r"""^(\s*(?:- )?)["']?[\w.-]*(?:pass|secret|token|key)[\w.-]*["']?\s*:\s*[|>][-+0-9]*\s*(?:\#.*)?$""", re.I
 )
@@ -166,6 +167,48 @@ class Journal:
         }
 
 
+def _typed(item: t.Any, key: str, *kinds: type) -> t.Any:
+    """Return ``item[key]``; raise ``ValueError`` where it is none of ``kinds``, of which ``bool`` is no ``int``."""
+    value = item[key]
+    if type(value) not in kinds:
+        raise ValueError(f"{key!r} is {value!r} in it")
+    return value
+
+
+def _within(number: int, highest: int, key: str) -> int:
+    if not 0 <= number <= highest:
+        raise ValueError(f"{key!r} is {number} in it")
+    return number
+
+
+def _entry_from(item: t.Any, contents: t.Callable[[str], bytes]) -> Entry:
+    if item["kind"] not in _KINDS:
+        raise ValueError(f"it holds the unknown kind {item['kind']!r}")
+    path, kept = _typed(item, "path", str), _typed(item, "kept", str, type(None))
+    if not os.path.isabs(path):
+        raise ValueError(f"it holds the relative path {path!r}")
+    copy = _typed(item, "copy", str, type(None))
+    target = _typed(item, "target", str, type(None))
+    # Without these the way back would write an empty file, or a link to nowhere, over what is there.
+    if item["kind"] == "file" and copy is None:
+        raise ValueError(f"it names no copy of {path}")
+    if item["kind"] == "link" and not target:
+        raise ValueError(f"it does not say where the link {path} pointed")
+    return Entry(
+        path=path,
+        kind=item["kind"],
+        uid=_within(_typed(item, "uid", int), _HIGHEST_ID, "uid"),
+        gid=_within(_typed(item, "gid", int), _HIGHEST_ID, "gid"),
+        mode=_within(int(_typed(item, "mode", str), 8), 0o7777, "mode"),
+        content=None if copy is None else contents(copy),
+        target=target,
+        kept=kept,
+        restart=_typed(item, "restart", bool),
+        minted=_typed(item, "minted", bool),
+        secret=_typed(item, "secret", bool),
+    )
+
+
 def journal_from(data: t.Any, contents: t.Callable[[str], bytes]) -> Journal:
     """Read what ``Journal.data`` returned; ``contents`` yields a saved copy by its name.
 
@@ -173,28 +216,8 @@ def journal_from(data: t.Any, contents: t.Callable[[str], bytes]) -> Journal:
     """
     if data["version"] != VERSION:
         raise ValueError(f"its format is {data['version']!r}, this collection knows {VERSION}")
-    entries = []
-    for item in data["items"]:
-        if item["kind"] not in _KINDS:
-            raise ValueError(f"it holds the unknown kind {item['kind']!r}")
-        if not os.path.isabs(item["path"]):
-            raise ValueError(f"it holds the relative path {item['path']!r}")
-        entries.append(
-            Entry(
-                path=item["path"],
-                kind=item["kind"],
-                uid=int(item["uid"]),
-                gid=int(item["gid"]),
-                mode=int(item["mode"], 8),
-                content=None if item["copy"] is None else contents(item["copy"]),
-                target=item["target"],
-                kept=item["kept"],
-                restart=bool(item["restart"]),
-                minted=bool(item["minted"]),
-                secret=bool(item["secret"]),
-            )
-        )
-    return Journal(str(data["opened"]), bool(data["first"]), tuple(entries))
+    entries = tuple(_entry_from(item, contents) for item in _typed(data, "items", list))
+    return Journal(_typed(data, "opened", str), _typed(data, "first", bool), entries)
 
 
 def check_items(items: t.Sequence[Item], reserved: str | None = None) -> None:

@@ -236,15 +236,41 @@ class _Module(AnsibleModule):  # type: ignore[misc, unused-ignore]
         super().log(msg, log_args=log_args)  # type: ignore[no-untyped-call]
 
 
+def folder_behind(path: str) -> str | None:
+    """Return the folder that the link ``path`` leads to, without any link in its name.
+
+    ``None`` where there is none, or where a link on the way belongs to neither root nor this process's user: who may
+    write where the folder should be could make one, and be given any folder of the host.
+    """
+    real, rest, links = "/", list(reversed(path.split("/"))), 0
+    try:
+        while rest:
+            name = rest.pop()
+            step = os.path.normpath(os.path.join(real, name))
+            status = os.lstat(step)
+            if not stat.S_ISLNK(status.st_mode):
+                real = step
+                continue
+            links += 1
+            if status.st_uid not in {0, os.geteuid()} or links > 40:
+                return None
+            target = os.readlink(step)
+            real = "/" if os.path.isabs(target) else real
+            rest.extend(reversed(target.split("/")))
+        return real if stat.S_ISDIR(os.lstat(real).st_mode) else None
+    except OSError:
+        return None
+
+
 def look(path: str, *, content: bool = False, through: bool = False) -> Found:
-    """Return what lies at ``path``; with ``through``, a link to a folder counts as the folder."""
+    """Return what lies at ``path``; with ``through``, a link to a folder that can be trusted counts as it."""
     try:
         status = os.lstat(path)
         if stat.S_ISLNK(status.st_mode):
-            if through and os.path.isdir(path):
-                status = os.stat(path)
-            else:
+            real = folder_behind(path) if through else None
+            if real is None:
                 return Found("link", status.st_uid, status.st_gid, 0o777, target=os.readlink(path))
+            status = os.lstat(real)
     except FileNotFoundError:
         return Found("absent")
     except OSError as error:
@@ -281,7 +307,8 @@ def item_from(params: dict[str, t.Any], *, check_mode: bool) -> Item:
         try:
             half = _files.resolve(owner, group)
         except SynapseError:
-            if not check_mode:
+            # A number needs no user; one that is refused is wrong, and no later task makes it right.
+            if not check_mode or (owner or group or "").isdecimal():
                 raise
             unknown = (*unknown, f"owner {owner}" if owner is not None else f"group {group}")
         else:
@@ -328,7 +355,13 @@ def set_rights(path: str, kind: str, uid: int, gid: int, mode: int) -> None:
     if kind == "link":
         os.chown(path, uid, gid, follow_symlinks=False)
         return
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_NOFOLLOW if kind == "file" else 0))
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
+    if kind == "directory":
+        flags |= os.O_DIRECTORY
+        if os.path.islink(path):
+            # A link that may have been put there since the plan was made is opened as what it is, which fails.
+            path = folder_behind(path) or path
+    handle = os.open(path, flags)
     try:
         status = os.fstat(handle)
         if (status.st_uid, status.st_gid) != (uid, gid):
@@ -341,7 +374,9 @@ def set_rights(path: str, kind: str, uid: int, gid: int, mode: int) -> None:
 
 def put_back(entry: Entry) -> bool:
     """Make what lies at the path of ``entry`` what it was; return whether there was anything to do."""
-    now = look(entry.path, content=entry.kind == "file")
+    # A folder that was not replaced may have been reached by a link.
+    through = entry.kind == "directory" and entry.kept is None
+    now = look(entry.path, content=entry.kind == "file", through=through)
     kept = None if entry.kept is None else look(entry.kept)
     todo = _transaction.undoing(entry, now, kept)
     ownership = Ownership(entry.uid, entry.gid)
@@ -431,7 +466,8 @@ class Writer:
             elif change.action == "exchange":
                 self._exchange(change)
             else:
-                _files.publish(self._staged.pop(path), path)
+                _files.publish(self._staged[path], path)
+                del self._staged[path]
 
     def undo(self) -> list[str]:
         """Unmake what was made, the last change first; return what could not be unmade, in words."""
@@ -443,6 +479,8 @@ class Writer:
                 put_back(dataclasses.replace(entry, minted=False))
             except SynapseError as error:
                 failures.append(error.msg)
+            except Exception as error:  # One that cannot be unmade must not keep the others from it.
+                failures.append(f"{entry.path}: {error}.")
         return failures
 
     def _remember(self, change: Change) -> None:
@@ -494,8 +532,12 @@ def apply(
         elif store is not None and journal is None:
             backup = store.back_up([_transaction.entry_of(change) for change in changes if change.replaces], keep)
         writer.publish(changes)
-    except (SynapseError, OSError) as error:
+    except BaseException as error:  # Whatever it is, half of the files must not stay changed.
         failures = writer.undo()
+        if not isinstance(error, Exception):
+            if opened and store is not None and not failures:
+                store.drop()
+            raise
         message = error.msg if isinstance(error, SynapseError) else f"Cannot write the files: {error}."
         if failures:
             raise SynapseError(f"{message} Not everything could be put back: {' '.join(failures)}") from error
@@ -573,7 +615,8 @@ def rolled_back(module: AnsibleModule, store: Store) -> dict[str, t.Any]:
     if not module.check_mode:
         for entry in reversed(journal.entries):
             put_back(entry)
-            with contextlib.suppress(FileNotFoundError):
+            # Also where it cannot be cleared: that is no reason not to put back the rest.
+            with contextlib.suppress(OSError):
                 _files.clear(entry.path)
         store.drop()
     return _result(None, changed=True, files_changed=changed, diff=diff)

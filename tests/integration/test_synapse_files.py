@@ -344,7 +344,7 @@ def test_a_second_run_at_the_same_time_is_turned_away(host: Host) -> None:
     assert host({"path": "a", "content": "y"})["changed"] is True
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b'{"version": 2}', b'{"version": 1, "items": 3}', b"[]"])
+@pytest.mark.parametrize("damage", [b"", b"{", b'{"version": 2}', b'{"version": 1, "items": 3}', b"[]", b"3"])
 def test_a_damaged_journal_is_named_and_nothing_is_touched(host: Host, damage: bytes) -> None:
     (host.root / "a").write_text("old")
     host({"path": "a", "content": "x"})
@@ -352,6 +352,100 @@ def test_a_damaged_journal_is_named_and_nothing_is_touched(host: Host, damage: b
     for answer in (host({"path": "a", "content": "y"}), host(state="rolled_back"), host(state="committed")):
         assert "is damaged" in answer["msg"]
     assert (host.root / "a").read_text() == "x"
+
+
+@as_root
+@pytest.mark.parametrize("kind", ["link", "chain", "above"])
+def test_a_link_that_somebody_else_made_is_no_folder(host: Host, kind: str) -> None:
+    """The service's user may write where its folders are: it must not be given what its links lead to."""
+    for name in ("victim", "victim/d", "trusted"):
+        (host.root / name).mkdir(mode=0o700)
+    (host.root / "theirs").symlink_to("victim")
+    os.chown(host.root / "theirs", 1, 1, follow_symlinks=False)
+    path = {"link": "theirs", "chain": "chain", "above": "above"}[kind]
+    (host.root / "chain").symlink_to("theirs")
+    (host.root / "above").symlink_to("theirs/d")
+    item = {"path": path, "state": "directory", "owner": "1", "group": "1", "mode": "0755"}
+    for more in ({"_ansible_check_mode": True}, {}):
+        answer = host(item, **more)
+        assert "is a link, where a folder is wanted" in answer["msg"]
+    for name in ("victim", "victim/d"):
+        status = (host.root / name).stat()
+        assert (status.st_uid, status.st_gid, host.mode(name)) == (0, 0, 0o700)
+
+
+@as_root
+def test_a_link_that_appears_after_the_look_is_not_followed(host: Host) -> None:
+    (host.root / "victim").mkdir(mode=0o700)
+    (host.root / "d").mkdir(mode=0o700)
+
+    def swap() -> None:
+        real = os.open
+
+        def hook(path: t.Any, *arguments: t.Any, **more: t.Any) -> int:
+            if path == str(host.root / "d") and not (host.root / "d").is_symlink():
+                (host.root / "d").rename(host.root / "away")
+                (host.root / "d").symlink_to("victim")
+                os.chown(host.root / "d", 1, 1, follow_symlinks=False)
+            return real(path, *arguments, **more)
+
+        os.open = hook
+
+    answer = host({"path": "d", "state": "directory", "owner": "1", "mode": "0755"}, before=swap)
+    assert answer["failed"] is True
+    assert "Cannot set owner and mode" in answer["msg"]
+    assert ((host.root / "victim").stat().st_uid, host.mode("victim")) == (0, 0o700)
+
+
+def test_a_link_of_the_administrator_counts_as_the_folder_and_is_undone_through_it(host: Host) -> None:
+    (host.root / "real").mkdir(mode=0o700)
+    (host.root / "link").symlink_to("real")
+    item = {"path": "link", "state": "directory", "mode": "0750"}
+    assert host(item)["changed"] is True
+    assert (host.root / "link").is_symlink()
+    assert host.mode("real") == 0o750
+    assert host(item)["changed"] is False
+
+    def full() -> None:
+        def fsync(handle: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        os.fsync = fsync
+
+    answer = host({**item, "mode": "0755"}, {"path": "a", "content": "x"}, before=full)
+    assert "All files are as they were before this task." in answer["msg"]
+    assert host.mode("real") == 0o750
+
+
+def test_whatever_goes_wrong_is_undone(host: Host) -> None:
+    (host.root / "a").write_text("old")
+
+    def surprise() -> None:
+        def hook(event: str, details: tuple[t.Any, ...]) -> None:
+            if event == "os.rename" and str(details[1]) == str(host.root / "b"):
+                raise OverflowError("a number that nobody thought of")
+
+        sys.addaudithook(hook)
+
+    answer = host({"path": "a", "content": "new"}, {"path": "b", "content": "new"}, before=surprise)
+    assert "a number that nobody thought of" in answer["msg"]
+    assert "All files are as they were before this task." in answer["msg"]
+    assert (host.root / "a").read_text() == "old"
+    assert list(host.root.glob(".*.partial")) == []
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_an_impossible_owner_is_refused_in_words(host: Host, check: bool) -> None:
+    answer = host({"path": "a", "content": "x", "owner": "4294967296"}, _ansible_check_mode=check)
+    assert "owner: 4294967296 is no number of a user or group" in answer["msg"]
+
+
+def test_a_folder_named_like_a_leftover_blocks_neither_writing_nor_the_way_back(host: Host) -> None:
+    (host.root / "a").write_text("old")
+    (host.root / ".a.x.partial").mkdir()
+    assert host({"path": "a", "content": "new"})["changed"] is True
+    assert host(state="rolled_back")["files_changed"] == [str(host.root / "a")]
+    assert (host.root / "a").read_text() == "old"
 
 
 SECRET = "correct\nhorse-battery-staple\n"

@@ -59,6 +59,17 @@ def test_an_unknown_name_says_what_to_do(owner: str | None, group: str | None, k
         _files.resolve(owner, group)
 
 
+@pytest.mark.parametrize("number", [str(2**32 - 1), str(2**32), "9" * 5000])
+def test_a_number_that_no_user_can_have_is_named(number: str) -> None:
+    with pytest.raises(SynapseError, match=rf"owner: {number[:40]}.* is no number of a user or group"):
+        _files.resolve(number, None)
+    with pytest.raises(SynapseError, match=f"group: {number[:40]}"):
+        _files.resolve(None, number)
+    with pytest.raises(SynapseError, match=f"{number[:40]}"):
+        _files.account_of(number)
+    assert _files.resolve(str(2**32 - 2), None) == Ownership(2**32 - 2, None)
+
+
 @pytest.mark.parametrize("name", ["²", "", "-1"])
 def test_what_only_looks_like_a_number_is_a_name(name: str) -> None:
     with pytest.raises(SynapseError, match="has no user"):
@@ -121,6 +132,25 @@ def test_the_tail_of_what_is_no_log_is_empty(tmp_path: Path) -> None:
         assert _files.tail(str(tmp_path / name), 4) == b"", name
 
 
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (13, "(become: true|lsattr)"),
+        (28, "Make room"),
+        (30, "writable"),
+        (40, "instead of a link"),
+        (5, "kernel's log"),
+    ],
+)
+def test_a_failure_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, words: str) -> None:
+    def fail(*_: t.Any, **__: t.Any) -> t.NoReturn:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "open", fail)
+    with pytest.raises(SynapseError, match=rf"Cannot read .*\. .*{words}.*\.$"):
+        _files.read(str(tmp_path / "a"))
+
+
 def test_write_makes_and_replaces(tmp_path: Path) -> None:
     path = tmp_path / "a"
     _files.write(str(path), b"1", mode=0o600)
@@ -172,6 +202,13 @@ def test_what_an_interrupted_write_left_is_cleared_and_nothing_else(tmp_path: Pa
     assert set(os.listdir(tmp_path)) == {"a", ".b.0011.partial", ".a.partial.txt", "a.0011.partial"}
 
 
+def test_a_folder_with_the_name_of_a_leftover_keeps_nothing_from_being_written(tmp_path: Path) -> None:
+    (tmp_path / ".a.x.partial").mkdir()
+    (tmp_path / ".a.y.partial").symlink_to(".a.x.partial")
+    _files.write(str(tmp_path / "a"), b"new", mode=0o600)
+    assert set(os.listdir(tmp_path)) == {"a", ".a.x.partial"}
+
+
 def test_staged_files_are_invisible_until_they_are_published(tmp_path: Path) -> None:
     path = str(tmp_path / "a")
     partial = _files.stage(path, b"x", mode=0o640)
@@ -209,6 +246,23 @@ def test_folders_are_made_with_their_parents_and_left_alone_after(tmp_path: Path
     path.chmod(0o700)
     assert _files.make_directory(str(path) + "/", mode=0o755) is False
     assert mode(path) == 0o700
+
+
+def test_the_mode_of_a_new_folder_is_never_given_to_what_took_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "other").mkdir(mode=0o700)
+    real = os.chown
+
+    def chown(*arguments: t.Any, **more: t.Any) -> None:
+        real(*arguments, **more)
+        (tmp_path / "new").rename(tmp_path / "away")
+        (tmp_path / "new").symlink_to("other")
+
+    monkeypatch.setattr(os, "chown", chown)
+    ownership = Ownership(os.geteuid(), os.getegid())
+    assert _files.make_directory(str(tmp_path / "new"), ownership=ownership, mode=0o755) is True
+    assert (mode(tmp_path / "other"), mode(tmp_path / "away")) == (0o700, 0o755)
 
 
 def test_a_file_in_the_way_of_a_folder_is_named(tmp_path: Path) -> None:

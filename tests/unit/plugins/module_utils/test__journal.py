@@ -68,6 +68,25 @@ def test_damage_is_named_with_what_to_do(store: Store, name: str) -> None:
         store.load()
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"copy": "0"', '"copy": 3'),
+        ('"copy": "0"', '"copy": null'),
+        ('"uid": 1', '"uid": Infinity'),
+        ('"uid": 1', '"uid": 1e999'),
+        ('"uid": 1', '"uid": ' + "[" * 100_000),
+    ],
+)
+def test_a_journal_of_the_wrong_kinds_is_damaged_too(store: Store, old: str, new: str) -> None:
+    store.save(Journal("then", False, (ONE,)), 0)
+    path = Path(store.file)
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(SynapseError, match="is damaged"):
+        store.load()
+
+
 def test_a_copy_is_never_looked_for_elsewhere(store: Store) -> None:
     store.save(Journal("then", False, (ONE,)), 0)
     path = Path(store.file)

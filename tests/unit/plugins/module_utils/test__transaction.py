@@ -236,7 +236,14 @@ entries = st.builds(
 
 @given(st.lists(entries), st.booleans())
 def test_a_journal_is_read_as_it_was_written(found: list[Entry], first: bool) -> None:
-    found = [dataclasses.replace(entry, content=b"c" if entry.kind == "file" else None) for entry in found]
+    found = [
+        dataclasses.replace(
+            entry,
+            content=b"c" if entry.kind == "file" else None,
+            target=entry.target or ("there" if entry.kind == "link" else None),
+        )
+        for entry in found
+    ]
     written = Journal("now", first, tuple(found))
     assert _transaction.journal_from(json.loads(json.dumps(written.data())), lambda _: b"c") == written
 
@@ -253,6 +260,32 @@ def test_a_damaged_journal_is_not_believed(damage: t.Any) -> None:
         data = damage
     with pytest.raises((ValueError, KeyError, TypeError)):
         _transaction.journal_from(data, lambda _: b"")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"copy": 3},
+        {"copy": None},
+        {"uid": float("inf")},
+        {"uid": 2**32},
+        {"gid": -1},
+        {"gid": True},
+        {"mode": "77777"},
+        {"mode": 416},
+        {"path": None},
+        {"kept": 1},
+        {"target": []},
+        {"restart": "no"},
+        {"kind": "link", "target": None},
+    ],
+)
+def test_an_entry_that_was_tampered_with_is_not_believed(damage: dict[str, t.Any]) -> None:
+    data = Journal("now", False, (Entry("/a", "file", content=b"a"),)).data()
+    _transaction.journal_from(data, lambda _: b"a")
+    data["items"][0].update(damage)
+    with pytest.raises(ValueError, match=r"in it|names no copy|does not say where"):
+        _transaction.journal_from(data, lambda _: b"a")
 
 
 def test_a_relative_path_in_a_journal_is_not_believed() -> None:
