@@ -52,7 +52,7 @@ class File:
 
 def without_secrets(text: str) -> str:
     """Return ``text`` with the user name and password of every URL in it replaced."""
-    return re.sub(r"(?<=://)[^/@\s'\"]+@", "***@", text)
+    return re.sub(r"(?<=://)[^/\s'\"]+@", "***@", text)
 
 
 def project_url(index: str, project: str) -> str:

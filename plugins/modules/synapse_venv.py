@@ -47,6 +47,7 @@ options:
     description:
       - The folder of the releases. Best on the file system of O(path), and never on one mounted C(noexec).
       - By default C(releases) beside O(path).
+      - Only root and the user of the task may be able to write in it, because what lies there is believed and started.
     type: path
   version:
     description:
@@ -132,7 +133,7 @@ options:
     default: []
   find_links:
     description:
-      - Folders on the managed host, or pages, with wheels.
+      - Folders on the managed host, or pages, with wheels. The password in a page's address is never shown.
     type: list
     elements: str
     default: []

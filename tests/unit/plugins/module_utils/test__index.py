@@ -125,6 +125,7 @@ def test_what_of_an_address_is_secret(url: str, secrets: tuple[str, ...]) -> Non
 
 def test_secrets_in_addresses_are_hidden() -> None:
     assert without_secrets("get https://user:pa55@h/x and http://tok@y/") == "get https://***@h/x and http://***@y/"
+    assert without_secrets("get http://u:pa@ss@h/x@y z@h") == "get http://***@h/x@y z@h"
     assert without_secrets("mail me@example.org") == "mail me@example.org"
 
 
