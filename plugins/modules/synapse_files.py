@@ -77,6 +77,8 @@ options:
       state:
         description:
           - What it is.
+          - V(directory) takes a link to a folder for the folder where every link on the way belongs to root or to the
+            user that runs the task; another is refused.
           - V(absent) removes a file or link; a folder is refused.
           - V(link) replaces a folder too, by one step of the kernel where it can; the folder is kept, see
             O(files[].keep_as).

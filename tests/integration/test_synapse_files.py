@@ -434,6 +434,41 @@ def test_whatever_goes_wrong_is_undone(host: Host) -> None:
     assert list(host.root.glob(".*.partial")) == []
 
 
+def test_an_interruption_is_undone_too(host: Host) -> None:
+    (host.root / "a").write_text("old")
+
+    def interrupt() -> None:
+        def hook(event: str, details: tuple[t.Any, ...]) -> None:
+            if event == "os.rename" and str(details[1]) == str(host.root / "b"):
+                raise KeyboardInterrupt
+
+        sys.addaudithook(hook)
+
+    files = [{"path": str(host.root / name), "content": "new"} for name in ("a", "b")]
+    arguments = {"transaction": str(host.transaction), "files": files}
+    assert wait(start("synapse_files", arguments, host.output, interrupt), host.output).rc != 0
+    assert (host.root / "a").read_text() == "old"
+    assert list(host.root.glob(".*.partial")) == []
+    assert host(state="rolled_back")["pending"] is False
+
+
+def test_a_leftover_that_cannot_be_cleared_does_not_stop_the_way_back(host: Host) -> None:
+    (host.root / "a").write_text("old")
+    assert host({"path": "a", "content": "new"}, {"path": "b", "content": "new"})["changed"] is True
+    (host.root / ".b.x.partial").write_text("")
+
+    def refuse() -> None:
+        def hook(event: str, details: tuple[t.Any, ...]) -> None:
+            if event == "os.remove" and str(details[0]).endswith(".b.x.partial"):
+                raise PermissionError(1, "Operation not permitted")
+
+        sys.addaudithook(hook)
+
+    assert host(state="rolled_back", before=refuse)["pending"] is False
+    assert (host.root / "a").read_text() == "old"
+    assert not (host.root / "b").exists()
+
+
 @pytest.mark.parametrize("check", [False, True])
 def test_an_impossible_owner_is_refused_in_words(host: Host, check: bool) -> None:
     answer = host({"path": "a", "content": "x", "owner": "4294967296"}, _ansible_check_mode=check)
