@@ -87,7 +87,8 @@ options:
         default: file
       content:
         description:
-          - What the file holds. Shown in C(--diff), and in the invocation at C(-vvv), so never put a secret into it.
+          - What the file holds. Shown in C(--diff), with what looks like a secret masked; a secret as such belongs into
+            O(files[].secret_content).
         type: str
       secret_content:
         description:
@@ -300,7 +301,7 @@ def item_from(params: dict[str, t.Any], *, check_mode: bool) -> Item:
     path = params["path"]
     if params["secret"] and params["content"] is not None:
         raise SynapseError(
-            f"files: {path}: a secret is given as 'content', which Ansible shows at -vvv: give it as 'secret_content'."
+            f"files: {path}: a secret is given as 'content', which --diff shows: give it as 'secret_content'."
         )
     text = params["content"] if params["content"] is not None else params["secret_content"]
     ownership = Ownership()
@@ -552,6 +553,16 @@ def apply(
 def present(module: AnsibleModule, store: Store | None) -> dict[str, t.Any]:
     """Make the files what they should be."""
     items = [item_from(params, check_mode=module.check_mode) for params in module.params["files"]]
+    # The invocation that Ansible returns is made of these parameters. What a file holds stands in the difference, with
+    # what looks like a secret masked; here it would stand as it is.
+    for params in module.params["files"]:
+        if params["content"] is not None:
+            params["content"] = f"({len(params['content'])} characters)"
+    # The invocation that Ansible returns is made of these parameters. What a file holds stands in the difference, with
+    # what looks like a secret masked; here it would stand as it is.
+    for params in module.params["files"]:
+        if params["content"] is not None:
+            params["content"] = f"({len(params['content'])} characters)"
     _transaction.check_items(items, None if store is None else store.folder)
     journal = store.load() if store is not None and store.trusted() else None
     found = {item.path: look_at(item) for item in items}
