@@ -13,6 +13,7 @@ import typing as t
 from dataclasses import dataclass, field
 
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._http import NoAnswerError, Response
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import SynapseError
 
 if t.TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,6 +37,7 @@ __all__ = [
     "listeners",
     "parse_unit",
     "paths_of",
+    "plain_keys",
     "running_version",
 ]
 
@@ -51,7 +53,10 @@ _YOUNG = 60.0
 
 @dataclass(frozen=True)
 class Check:
-    """One check. ``patience``: for how many seconds waiting may still mend it, ``None`` for as long as one likes."""
+    """One check. ``patience``: for how many seconds waiting may still mend it, ``None`` for as long as one likes.
+
+    ``stopped``: as far as one can see, the server was stopped, or never started, and did not fail.
+    """
 
     name: str
     target: str
@@ -59,6 +64,7 @@ class Check:
     detail: str
     milliseconds: float = 0.0
     patience: float | None = None
+    stopped: bool = False
 
     def result(self) -> dict[str, t.Any]:
         """Return the check as the module returns it."""
@@ -262,6 +268,20 @@ def published_keys(document: t.Any) -> Published | None:
     return Published(plain, old)
 
 
+def plain_keys(given: Mapping[str, t.Any]) -> dict[str, str]:
+    """Return public keys by id, given plainly or each in a mapping with ``key``. Raises ``SynapseError``."""
+    found: dict[str, str] = {}
+    for key_id, item in given.items():
+        value = item.get("key") if isinstance(item, dict) else item
+        if not isinstance(value, str) or not value:
+            raise SynapseError(
+                f"verify_keys holds no public key under {key_id}: give it in base64, as synapse_signing_key returns "
+                "it, or as a mapping with key."
+            )
+        found[key_id] = value
+    return found
+
+
 def _key_difference(published: Mapping[str, str], expected: Mapping[str, str], source: str) -> str | None:
     """Say how the published keys differ from the expected ones."""
     if {key: value.rstrip("=") for key, value in published.items()} == {
@@ -454,7 +474,9 @@ def judge_unit(unit: Unit, *, restarts_before: int, now: float, milliseconds: fl
     """
     fault = _unit_fault(unit, restarts_before, now)
     if fault is not None:
-        return Check("process", unit.name, False, fault[0], milliseconds, fault[1])
+        # Not one that waits for its next start: that ended by itself.
+        stopped = unit.load == "loaded" and unit.active == "inactive" and not unit.job and not _ended(unit)
+        return Check("process", unit.name, False, fault[0], milliseconds, fault[1], stopped)
     detail = f"{unit.active}, pid {unit.pid}"
     if unit.restarts:
         detail += f", restarted {unit.restarts} times"
@@ -464,7 +486,7 @@ def judge_unit(unit: Unit, *, restarts_before: int, now: float, milliseconds: fl
 def judge_process(process: Process, milliseconds: float = 0.0) -> Check:
     """The process that a pid file names is alive, and is Synapse."""
     if process.pid is None:
-        return Check("process", process.pid_file, False, "there is no pid file", milliseconds, 5.0)
+        return Check("process", process.pid_file, False, "there is no pid file", milliseconds, 5.0, True)
     if process.pid == 0:
         return Check("process", process.pid_file, False, "the pid file holds no number", milliseconds, 5.0)
     if not process.alive:
@@ -529,7 +551,9 @@ def explain(checks: Sequence[Check], reason: str | None, waited: float | None) -
         advice = (
             "see that python names the interpreter of Synapse's environment, and that its user may read the key file"
         )
-    if root.name == "process" and reason is None:
+    if root.stopped:
+        advice = "start the server" if reason is None else "start the server, and mend what it says if it does not stay"
+    elif root.name == "process" and reason is None:
         advice = "read the journal of the unit or the server's log, mend what it says, then start it again"
     sentences.append(f"To do: {advice}.")
     return " ".join(sentences)

@@ -12,7 +12,7 @@ import time
 import typing as t
 from dataclasses import dataclass, field
 
-from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _health, _http, _logs
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _files, _health, _http, _logs
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._health import Check, Listener, Process, Unit
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._http import NoAnswerError, Response
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._probes import verify_key
@@ -140,10 +140,12 @@ def _last(text: str) -> str:
 def observe_process(pid_file: str) -> Process:
     """Look at the process that a pid file names."""
     try:
-        with open(pid_file, encoding="ascii", errors="replace") as stream:
-            text = stream.read(64).strip()
-    except OSError:
+        data = _files.read(pid_file, limit=64)
+    except SynapseError:  # no regular file, or one that is too long
+        return Process(pid_file, 0)
+    if data is None:
         return Process(pid_file, None)
+    text = data.decode("ascii", "replace").strip()
     if not text.isdigit() or int(text) == 0:
         return Process(pid_file, 0)
     pid = int(text)
@@ -401,7 +403,8 @@ def prove(run: Runner, wanted: Wanted) -> Outcome:
     waited = time.monotonic() - started
     published = next(filter(None, map(_health.published_keys, _documents(keys).values())), _health.Published())
     healthy = all(check.ok for check in checks)
-    dead = watch.process is not None and not watch.process.ok
+    # Of a server that was stopped, earlier starts say nothing.
+    dead = watch.process is not None and not watch.process.ok and not watch.process.stopped
     reason = None if healthy or not _own_fault(checks) else _reason(run, wanted, watch.unit, waited, dead=dead)
     return Outcome(tuple(checks), reason, watch.version, published.verify_keys, published.old_verify_keys, waited)
 
@@ -409,17 +412,6 @@ def prove(run: Runner, wanted: Wanted) -> Outcome:
 def _journal(run: Runner, arguments: list[str]) -> str:
     result = run(["journalctl", "--no-pager", "--quiet", "--output", "cat", "--lines", "400", *arguments], timeout=10.0)
     return result.stdout if result.rc == 0 else ""
-
-
-def _tail(path: str) -> str:
-    """The end of a log file; empty where it cannot be read."""
-    try:
-        with open(path, "rb") as stream:
-            stream.seek(0, os.SEEK_END)
-            stream.seek(max(stream.tell() - _LOG_TAIL, 0))
-            return stream.read(_LOG_TAIL).decode("utf-8", "replace")
-    except OSError:
-        return ""
 
 
 def _own_fault(checks: list[Check]) -> bool:
@@ -447,4 +439,4 @@ def _reason(run: Runner, wanted: Wanted, unit: Unit | None, waited: float, *, de
     # A log that was not written to since the start that is waited for speaks of an older failure.
     if wanted.wait and age > waited + _MINUTE:
         return None
-    return _logs.decisive_line(_logs.latest_start(_tail(wanted.log_file)))
+    return _logs.decisive_line(_logs.latest_start(_files.tail(wanted.log_file, _LOG_TAIL).decode("utf-8", "replace")))

@@ -232,16 +232,13 @@ problems:
       sample: 42
 """
 
-import contextlib
 import inspect
 import os
-import shutil
-import tempfile
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _files
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _probing
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._config import (
     SEVERITIES,
     Problem,
@@ -299,26 +296,13 @@ def request_of(params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     }
 
 
-def account_for(user: str | None) -> tuple[Account | None, str | None]:
+def account_for(user: str | None, python: str) -> tuple[Account | None, str | None]:
     """Return the identity to check as, and why it is not the wanted one where it is not."""
-    if user is None:
-        return None, None
     try:
-        return _files.account_of(user), None
+        return _probing.account_for(user, python), None
     except SynapseError as error:
-        return None, f"{error.msg} The check ran as the account it had: what {user} may read was not judged."
-
-
-@contextlib.contextmanager
-def scratch(parent: str, account: Account | None) -> t.Iterator[str]:
-    """Give an empty folder to run in, which belongs to ``account``, and take it away again."""
-    folder = tempfile.mkdtemp(prefix="config-check-", dir=parent)
-    try:
-        if account is not None:
-            _files.own(folder, _files.Ownership(account.uid, account.gid))
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        note = f"{error.msg} The check ran as the account it had: what {user} may read was not judged."
+        return _probing.account_for(None, python), note
 
 
 def observe(run: Runner, params: t.Mapping[str, t.Any], parent: str, account: Account | None) -> dict[str, t.Any]:
@@ -326,14 +310,14 @@ def observe(run: Runner, params: t.Mapping[str, t.Any], parent: str, account: Ac
     python = params["python"]
     source = inspect.getsource(config_check)
     try:
-        with scratch(parent, account) as folder:
+        with _probing.scratch(parent, account) as folder:
             answer = ask_python(
                 run, python, source, request_of(params), cwd=folder, account=account, timeout=params["timeout"]
             )
     except SynapseError as error:
         if error.details.get("rc") != _NOT_STARTED:
             raise
-        who = params["user"] if account is not None else "this account"
+        who = "this account" if account is None else params["user"] or f"the user with the number {account.uid}"
         raise SynapseError(
             f"{who} cannot start {python}: {error.details['stderr'].strip()}. Let every account read and enter the "
             "environment and the interpreter behind it (umask 022 while they are installed)."
@@ -362,7 +346,7 @@ def run_module(module: AnsibleModule) -> dict[str, t.Any]:
             raise SynapseError(f"{text}: make the environment with the module synapse_venv, or name its interpreter.")
         module.warn(f"{text} yet: the configuration was not checked.")
         return {"checked": False, "valid": None, "problems": [], "summary": "Not checked: there is no Synapse yet."}
-    account, note = account_for(params["user"])
+    account, note = account_for(params["user"], params["python"])
     if note is not None:
         module.warn(note)
     answer = observe(module_runner(module), params, module.tmpdir, account)

@@ -261,11 +261,9 @@ def _log_since(path: str | None, began: float) -> str:
     try:
         if os.stat(path).st_mtime < began - 1:
             return ""
-        with open(path, "rb") as stream:
-            stream.seek(max(0, os.fstat(stream.fileno()).st_size - _TAIL))
-            return _logs.latest_start(stream.read().decode("utf-8", "replace"))
     except OSError:
         return ""
+    return _logs.latest_start(_files.tail(path, _TAIL).decode("utf-8", "replace"))
 
 
 def _failure(summary: str, output: str, log_file: str | None, began: float) -> SynapseError:

@@ -253,12 +253,11 @@ seconds:
 """
 
 import inspect
-import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _files, _health
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _health
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._health_observe import (
     Certificate,
     Outcome,
@@ -268,8 +267,8 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils._health_obser
 )
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._listeners import base_urls
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._probes import listeners as listeners_probe
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._probing import account_for
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import (
-    Account,
     Runner,
     SynapseError,
     ask_python,
@@ -295,26 +294,13 @@ def _check_urls(urls: list[t.Any]) -> None:
             )
 
 
-def _account(user: str | None, python: str | None) -> Account | None:
-    """Whom Synapse's interpreter runs as: code that a service's user can write is not run as root."""
-    if user is not None:
-        return _files.account_of(user)
-    if python is None or os.geteuid() != 0:
-        return None
-    try:
-        owner = os.stat(os.path.dirname(os.path.dirname(os.path.abspath(python)))).st_uid
-    except OSError:
-        return None
-    return None if owner == 0 else _files.account_of(str(owner))
-
-
 def configured_urls(run: Runner, params: dict[str, t.Any]) -> list[t.Any]:
     """Return where the listeners of ``config_path`` are. Raises ``SynapseError`` where the file does not tell."""
     path, python = params["config_path"], params["python"]
     if python is None:
         raise SynapseError("config_path needs python, the interpreter of Synapse's environment: name it, or give urls.")
     source = inspect.getsource(listeners_probe)
-    account = _account(params["user"], python)
+    account = account_for(params["user"], python)
     answer = ask_python(run, python, source, {"path": path}, account=account, timeout=30)
     if "error" in answer:
         raise SynapseError(f"Cannot learn the listeners from {path}: {answer['error']}. Mend the file, or give urls.")
@@ -346,14 +332,14 @@ def _wanted(params: dict[str, t.Any]) -> Wanted:
     verify_keys = params["verify_keys"]
     if verify_keys is not None:
         # As synapse_signing_key returns them, or with the key in a mapping as the server publishes them.
-        verify_keys = {key: str(item["key"] if isinstance(item, dict) else item) for key, item in verify_keys.items()}
+        verify_keys = _health.plain_keys(verify_keys)
     return Wanted(
         listeners=_health.listeners(params["urls"], params["health_urls"]),
         server_name=server_name,
         key_file=params["signing_key_path"],
         verify_keys=verify_keys,
         python=python,
-        account=_account(params["user"], python),
+        account=account_for(params["user"], python),
         version=version,
         unit=params["unit"],
         pid_file=params["pid_file"],

@@ -125,6 +125,9 @@ options:
       password:
         description: Its password. O(postgresql.passfile) keeps it out of the task.
         type: str
+      sslpassword:
+        description: The password of the client's private key, the file of libpq's C(sslkey).
+        type: str
       passfile:
         description: A password file on the host, readable for O(user).
         type: path
@@ -135,7 +138,7 @@ options:
         description: The port.
         type: int
       args:
-        description: Further parameters of libpq, such as C(sslmode).
+        description: Further parameters of libpq, such as C(sslmode). A password among them is refused.
         type: dict
         default: {}
   published_url:
@@ -246,6 +249,7 @@ import grp
 import inspect
 import os
 import pwd
+import re
 import stat
 import sys
 import typing as t
@@ -255,6 +259,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _files
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _signing_key as keys
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._probes import signing_key as probe
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._probing import account_for, require_trusted, scratch
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import (
     Account,
     Runner,
@@ -267,6 +272,7 @@ _TIMEOUT = 120.0
 _PUBLISHED_TIMEOUT = 5
 _LARGEST = 1024 * 1024
 _MOST_CANDIDATES = 20
+_SECRET_ARGUMENT = re.compile(r"(?i)password|passwd|passphrase|secret|token")
 _RECORD_MODE = 0o644
 _BACKUP_MODE = 0o600
 
@@ -305,6 +311,7 @@ class Host:
                 f"There is no interpreter at {self.python}, and without Synapse's environment a key can neither be "
                 "minted nor judged. Install it first (module synapse_venv), or name its interpreter in 'python'."
             )
+        require_trusted(self.python)
         try:
             return ask_python(self.run, self.python, inspect.getsource(probe), request, timeout=_TIMEOUT)
         except SynapseError as error:
@@ -351,13 +358,27 @@ def _reader(host: Host) -> Account | None:
     """Return the account that reads the database: the service's, or the owner of an SQLite file."""
     if host.params["user"] is not None:
         return _files.account_of(host.params["user"])
-    if host.params["database"] is None or os.geteuid() != 0:
-        return None
-    try:
-        status = os.stat(host.params["database"])
-    except OSError:
-        return None
-    return None if status.st_uid == 0 else Account(status.st_uid, status.st_gid)
+    if os.geteuid() == 0 and host.params["database"] is not None:
+        with contextlib.suppress(OSError):
+            status = os.stat(host.params["database"])
+            if status.st_uid != 0:
+                return Account(status.st_uid, status.st_gid)
+    # Root runs nothing that somebody else can change.
+    return account_for(None, host.python) if host.has_python else None
+
+
+def _refuse_secrets(module: AnsibleModule, args: t.Mapping[str, object]) -> None:
+    """Refuse parameters that are secret in an option that Ansible shows. Raises ``SynapseError``."""
+    for name, value in args.items():
+        if not _SECRET_ARGUMENT.search(name):
+            continue
+        if value is not None and str(value):
+            module.no_log_values.add(str(value))
+        option = f"postgresql.{name}" if name in {"password", "sslpassword"} else "postgresql.passfile"
+        raise SynapseError(
+            f"postgresql.args holds {name}, and would show it wherever Ansible shows a task's arguments: give it as "
+            f"{option} instead."
+        )
 
 
 def _database(host: Host) -> tuple[dict[str, object] | None, str]:
@@ -368,6 +389,7 @@ def _database(host: Host) -> tuple[dict[str, object] | None, str]:
     if postgresql is None:
         return None, ""
     given = {name: value for name, value in postgresql.items() if name != "args" and value is not None}
+    _refuse_secrets(host.module, postgresql["args"])
     # Synapse passes the rest to libpq, but for the pool's own settings (cp_*).
     args = {name: value for name, value in postgresql["args"].items() if not name.startswith("cp_")}
     named = given.get("dbname") or given.get("user") or ""
@@ -389,10 +411,19 @@ def ask_life(host: Host, verify_keys: t.Sequence[keys.Known]) -> tuple[keys.Even
     if host.check_mode and not host.has_python and host.params["postgresql"] is not None:
         return keys.Events("unasked", where), keys.Published()
     python = host.python if host.has_python else sys.executable
+    account = _reader(host)
     try:
-        answer = ask_python(
-            host.run, python, inspect.getsource(probe), request, account=_reader(host), timeout=_TIMEOUT
-        )
+        if account is None and host.has_python:
+            require_trusted(host.python)
+        with scratch(None, account) as folder:
+            answer = ask_python(
+                host.run,
+                python,
+                inspect.getsource(probe),
+                {**request, "scratch": folder},
+                account=account,
+                timeout=_TIMEOUT,
+            )
     except SynapseError as error:
         reason = f"{error.msg} {' '.join(str(error.details.get('stderr', '')).split())[-200:]}".strip()
         answer = {"events": {"state": "unreadable" if database else "absent", "reason": reason, "signatures": []}}
@@ -765,6 +796,7 @@ def main() -> None:
                     "dbname": {"type": "str"},
                     "user": {"type": "str"},
                     "password": {"type": "str", "no_log": True},
+                    "sslpassword": {"type": "str", "no_log": True},
                     "passfile": {"type": "path", "no_log": False},
                     "host": {"type": "str"},
                     "port": {"type": "int"},

@@ -48,6 +48,19 @@ LOG = {
 }
 
 
+def foreign_python(folder: Path, script: str) -> str:
+    """What looks like an environment of another user, with a program in the place of its interpreter."""
+    program = folder / "foreign" / "bin" / "python"
+    program.parent.mkdir(parents=True)
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    for path in (program, program.parent, program.parent.parent):
+        path.chmod(0o755)
+        os.chown(path, UID, UID)
+    for path in list(folder.parents)[:2]:
+        path.chmod(path.stat().st_mode | 0o711)
+    return str(program)
+
+
 class Server:
     """A homeserver's files in a folder of their own."""
 
@@ -784,10 +797,20 @@ class TestModule:
         assert answer["valid"]
         assert "no user 'no-such-account'" in str(answer["warnings"][0]["event"]["msg"])
 
+    @pytest.mark.skipif(not ROOT, reason="needs root to give files away")
+    @pytest.mark.parametrize("user", [None, "no-such-account"])
+    def test_root_does_not_run_an_environment_of_another_user(
+        self, module: Module, tmp_path: Path, user: str | None
+    ) -> None:
+        python = foreign_python(tmp_path, f"echo $(id -u) > {tmp_path}/ran-as")
+        os.chmod(tmp_path, 0o777)
+        module(content="server_name: a", python=python, user=user)
+        assert (tmp_path / "ran-as").read_text() == f"{UID}\n"
+
     def test_nothing_is_left_of_the_scratch_folder(self, server: Server, module: Module, tmp_path: Path) -> None:
         before = {server.save(), *tree(server.root)}
         module(path=[str(server.etc / "homeserver.yaml")])
         assert [path for path in tmp_path.rglob("*") if path.is_file() and str(path) not in before] == [
             tmp_path / "output"
         ]
-        assert list(tmp_path.rglob("config-check-*")) == []
+        assert list(tmp_path.rglob("synapse-probe-*")) == []

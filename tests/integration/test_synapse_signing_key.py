@@ -157,6 +157,30 @@ def test_the_log_of_a_crashed_server_counts_and_is_left_as_it_is(host: Host) -> 
     assert "accounts or events" in copy.refused(**life(copy))
 
 
+def test_a_copy_of_the_database_does_not_stay(
+    host: Host, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A log that cannot be opened beside its copy: the connection fails after the copy was begun.
+    (host.folder / "homeserver.db").write_bytes(b"SQLite format 3\0" + b"\x10\0\x02\x02" + bytes(4096))
+    (host.folder / "homeserver.db-wal").write_bytes(b"damaged")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    assert "cannot be read" in host.refused(**life(host))
+    assert list(scratch.glob("*/db*")) == []
+
+
+@as_root
+def test_root_gives_no_key_to_an_environment_of_another_user(host: Host, tmp_path: pathlib.Path) -> None:
+    python = tmp_path / "foreign" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    python.chmod(0o755)
+    os.chown(python.parents[1], 23456, 23456)
+    assert "belongs to the user with the number 23456" in host.refused(python=str(python))
+    assert not (tmp_path / "ran").exists()
+
+
 def life(host: Host) -> dict[str, str]:
     return {"server_name": SERVER, "database": str(host.folder / "homeserver.db")}
 
@@ -290,6 +314,26 @@ def test_an_unreadable_database_is_no_proof_of_a_new_server(host: Host) -> None:
 def test_a_database_without_tables_is_a_new_servers(host: Host) -> None:
     sqlite3.connect(host.folder / "homeserver.db").execute("CREATE TABLE t (x)").connection.close()
     assert host.ok(**life(host))["action"] == "create"
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("sslpassword", "postgresql.sslpassword"),
+        ("password", "postgresql.password"),
+        ("oauth_client_secret", "postgresql.passfile"),
+    ],
+)
+def test_a_secret_among_the_shown_parameters_is_refused(host: Host, name: str, option: str) -> None:
+    result = host.run(server_name=SERVER, postgresql={"host": "/nowhere", "args": {name: "pg-hidden"}})
+    assert option in result["msg"]
+    assert "pg-hidden" not in json.dumps(result)
+
+
+def test_the_password_of_the_client_key_is_not_shown(host: Host) -> None:
+    result = host.run(server_name=SERVER, postgresql={"host": str(host.folder), "sslpassword": "pg-hidden"})
+    assert "cannot be read" in result["msg"]
+    assert "pg-hidden" not in json.dumps(result)
 
 
 def test_a_postgresql_that_does_not_answer_is_no_proof_of_a_new_server(host: Host) -> None:

@@ -3,8 +3,9 @@
 """Runs inside Synapse's environment: mints keys, computes public halves, asks a server's events who signed them.
 
 Request ``{"mint": [ids that are taken] or null, "derive": {fingerprint: [version, seed]}}``: needs signedjson.
-Request ``{"events": {"server_name", "verify_keys", "database"}, "published": {"server_name", "url", "timeout"}}``:
-gets public keys only, so that it can run as the service's user. Any Python reads SQLite files, signatures need Synapse.
+Request ``{"events": {"server_name", "verify_keys", "database"}, "published": {"server_name", "url", "timeout"},
+"scratch": an empty folder}``: gets public keys only, so that it can run as the service's user. Any Python reads SQLite
+files, signatures need Synapse.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 import urllib.parse
 from typing import Any, Iterable, Iterator
 
@@ -60,34 +60,33 @@ def derive(keys: dict[str, list[str]]) -> dict[str, str]:
     }
 
 
-def without_traces(path: str) -> tuple[str, str | None]:
-    """Return how to open an SQLite file with nothing written beside it, and a scratch folder to remove afterwards.
+def without_traces(path: str, scratch: str) -> str:
+    """Return how to open an SQLite file with nothing written beside it; a copy of it may be made in ``scratch``.
 
-    Synapse keeps its file in WAL mode, in which a mere reader makes ``-shm`` and ``-wal`` files where there are none.
+    Whoever asks removes that folder, even if this process is killed. Synapse keeps its file in WAL mode, in which a
+    mere reader makes ``-shm`` and ``-wal`` files where there are none.
     """
     with open(path, "rb") as stream:
         wal_mode = stream.read(20)[18:20] == b"\x02\x02"  # "read version" and "write version" of the file format
     if not wal_mode or os.path.exists(path + "-shm"):
-        return f"file:{urllib.parse.quote(path)}?mode=ro", None
+        return f"file:{urllib.parse.quote(path)}?mode=ro"
     log = path + "-wal"
     if not os.path.exists(log) or os.path.getsize(log) == 0:
-        return f"file:{urllib.parse.quote(path)}?mode=ro&immutable=1", None
+        return f"file:{urllib.parse.quote(path)}?mode=ro&immutable=1"
     # Left by a crash: what the log holds counts, and must be merged somewhere else.
-    scratch = tempfile.mkdtemp()
     for name in (path, log):
         shutil.copyfile(name, os.path.join(scratch, "db" + name[len(path) :]))
-    return f"file:{urllib.parse.quote(os.path.join(scratch, 'db'))}", scratch
+    return f"file:{urllib.parse.quote(os.path.join(scratch, 'db'))}"
 
 
 class Database:
     """Reads from SQLite or PostgreSQL; the statements are written for the first."""
 
-    def __init__(self, request: dict[str, Any]) -> None:
-        self.scratch: str | None = None
+    def __init__(self, request: dict[str, Any], scratch: str) -> None:
         if request.get("path"):
             import sqlite3
 
-            uri, self.scratch = without_traces(request["path"])
+            uri = without_traces(request["path"], scratch)
             self.connection: Any = sqlite3.connect(uri, uri=True, timeout=10)
             self.mark = "?"
         else:
@@ -98,10 +97,8 @@ class Database:
             self.mark = "%s"
 
     def close(self) -> None:
-        """End the connection and leave nothing behind."""
+        """End the connection."""
         self.connection.close()
-        if self.scratch is not None:
-            shutil.rmtree(self.scratch, ignore_errors=True)
 
     def has(self, table: str) -> bool:
         """Whether Synapse has made the table."""
@@ -191,14 +188,14 @@ def read_events(database: Database, request: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def ask_events(request: dict[str, Any]) -> dict[str, Any]:
+def ask_events(request: dict[str, Any], scratch: str) -> dict[str, Any]:
     """Read the database, and say why where that is not possible."""
     absent = {"state": "absent", "reason": "", "signatures": []}
     path = request["database"].get("path")
     try:
         if path and os.stat(path).st_size == 0:
             return absent
-        with contextlib.closing(Database(request["database"])) as database:
+        with contextlib.closing(Database(request["database"], scratch)) as database:
             return read_events(database, request)
     except FileNotFoundError:
         return absent
@@ -232,7 +229,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     if request.get("mint") is not None:
         found["minted"] = mint(request["mint"])
     if request.get("events"):
-        found["events"] = ask_events(request["events"])
+        found["events"] = ask_events(request["events"], request["scratch"])
     if request.get("published"):
         found["published"] = ask_published(request["published"])
     return found

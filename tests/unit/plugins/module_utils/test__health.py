@@ -12,6 +12,7 @@ import pytest
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _health
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._health import Check, Listener, Process, Unit
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._http import NoAnswerError, Response
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import SynapseError
 
 URL = "http://127.0.0.1:8008"
 REFUSED = NoAnswerError("nobody listens there (connection refused)", refused=True)
@@ -354,3 +355,34 @@ def test_the_message_begins_with_the_root_cause_and_ends_with_what_to_do() -> No
         "Its own words: ValueError: x. "
         "To do: mend what the server says, then start it again."
     )
+
+
+@pytest.mark.parametrize("given", [{}, {"key": ""}, {"key": 5}, "", None, []])
+def test_a_public_key_that_is_none_is_named(given: object) -> None:
+    assert _health.plain_keys({"ed25519:a": "A", "ed25519:b": {"key": "B"}}) == {"ed25519:a": "A", "ed25519:b": "B"}
+    with pytest.raises(SynapseError, match="ed25519:c"):
+        _health.plain_keys({"ed25519:a": "A", "ed25519:c": given})
+
+
+def test_a_server_that_was_stopped_is_to_be_started() -> None:
+    stopped = Unit("s.service", "loaded", "inactive", "dead", "success", exit_status="0")
+    check = _health.judge_unit(stopped, restarts_before=0, now=1.0)
+    assert check.stopped
+    assert str(_health.explain([check], None, None)).endswith("To do: start the server.")
+    no_pid = _health.judge_process(Process("/run/s.pid", None))
+    assert str(_health.explain([no_pid], None, None)).endswith("To do: start the server.")
+    assert "mend what it says" in str(_health.explain([no_pid], "ValueError: x", None))
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        Unit("s.service", "loaded", "failed", "failed", "exit-code", exit_status="1"),
+        Unit("s.service", "loaded", "inactive", "dead", "success", exit_status="1"),
+        Unit("s.service", "not-found", "inactive", "dead"),
+    ],
+)
+def test_a_server_that_failed_was_not_just_stopped(unit: Unit) -> None:
+    check = _health.judge_unit(unit, restarts_before=0, now=1.0)
+    assert not check.ok
+    assert "start the server" not in str(_health.explain([check], None, None))

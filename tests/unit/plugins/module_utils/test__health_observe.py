@@ -172,3 +172,26 @@ def test_what_hangs_is_not_waited_for() -> None:
     answers = _health_observe._in_parallel([question], 0.2)
     assert str(answers["health", "x"]) == "no answer within 0.2 s"
     assert time.monotonic() - started < 5
+
+
+def test_a_pipe_as_pid_file_or_log_stops_nothing(tmp_path: pathlib.Path) -> None:
+    for name in ("pid", "log"):
+        os.mkfifo(tmp_path / name)
+    assert observe_process(str(tmp_path / "pid")) == Process(str(tmp_path / "pid"), 0)
+    wanted = Wanted(pid_file=str(tmp_path / "pid"), log_file=str(tmp_path / "log"))
+    assert prove(Systemd(FAILED), wanted).reason is None
+
+
+def test_a_link_in_the_place_of_the_log_is_not_quoted(tmp_path: pathlib.Path) -> None:
+    secret, log = tmp_path / "secret", tmp_path / "log"
+    secret.write_text("ValueError: of somebody else\n", encoding="utf-8")
+    log.symlink_to(secret)
+    missing = str(tmp_path / "pid")
+    assert prove(Systemd(FAILED), Wanted(pid_file=missing, log_file=str(log))).reason is None
+    assert prove(Systemd(FAILED), Wanted(pid_file=missing, log_file=str(secret))).reason is not None
+
+
+def test_of_a_stopped_unit_no_older_failure_is_quoted(closed_url: str) -> None:
+    stopped = shown(ActiveState="inactive", SubState="dead", Result="success", ExecMainStatus=0, InvocationID="a1")
+    outcome = look(Systemd(stopped, journals={"unit": "ValueError: last week"}), closed_url)[0]
+    assert outcome.reason is None

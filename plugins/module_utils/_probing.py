@@ -1,0 +1,96 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""As whom, and in which folder, the interpreter of an environment is asked. Imports nothing from Ansible."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import typing as t
+
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _files
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import Account, SynapseError
+
+__all__ = ["account_for", "require_trusted", "scratch"]
+
+_WRITABLE = 0o022
+
+
+def _folders(python: str) -> tuple[str, str]:
+    """Return the folder of an environment and the one of its interpreter."""
+    programs = os.path.dirname(os.path.abspath(python))
+    return os.path.dirname(programs), programs
+
+
+def account_for(user: str | None, python: str | None) -> Account | None:
+    """Return whom an environment's interpreter runs as: ``user``, or else the environment's owner where this is root.
+
+    ``None`` stands for this process's own identity. Raises ``SynapseError`` where the host does not know ``user``.
+    """
+    if user is not None:
+        return _files.account_of(user)
+    if python is None or os.geteuid() != 0:
+        return None
+    for folder in _folders(python):
+        try:
+            status = os.stat(folder)
+        except OSError:
+            continue
+        if status.st_uid != 0:
+            try:
+                return _files.account_of(str(status.st_uid))
+            except SynapseError:  # a number that the host has no name for
+                return Account(status.st_uid, status.st_gid)
+    return None
+
+
+def require_trusted(python: str) -> None:
+    """Refuse, as root, an environment that others than root can change: it is about to be given private keys.
+
+    Raises ``SynapseError``.
+    """
+    if os.geteuid() != 0:
+        return
+    for folder in _folders(python):
+        try:
+            # Of a link, both count: who owns it can point it elsewhere.
+            owner, status = os.lstat(folder).st_uid, os.stat(folder)
+        except OSError as error:
+            raise SynapseError(f"Cannot look at {_files.describe(folder, error)}.") from error
+        owner = owner or status.st_uid
+        if owner != 0:
+            why = f"belongs to the user with the number {owner}"
+        elif status.st_mode & _WRITABLE:
+            why = f"can be changed by others than root (mode {status.st_mode & 0o7777:04o})"
+        else:
+            continue
+        raise SynapseError(
+            f"{folder} {why}: root does not run what that user can change, with signing keys in hand. Name the "
+            "interpreter of a release that synapse_venv made."
+        )
+
+
+@contextlib.contextmanager
+def scratch(parent: str | None, account: Account | None) -> t.Iterator[str]:
+    """Give an empty folder which belongs to ``account``, and take it away again with all that is in it.
+
+    ``parent`` is where it lies, ``None`` for the host's folder for temporary files. Raises ``SynapseError``.
+    """
+    place = parent or tempfile.gettempdir()
+    folder = None
+    try:
+        try:
+            folder = tempfile.mkdtemp(prefix="synapse-probe-", dir=place)
+            if account is not None:
+                _files.own(folder, _files.Ownership(account.uid, account.gid))
+        except OSError as error:
+            raise SynapseError(
+                f"Cannot make a folder to work in: {_files.describe(place, error)}. Make room there, or let this user "
+                "write to it, and run the task again."
+            ) from error
+        yield folder
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,86 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""As whom an environment's interpreter runs, and what root does not run."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pathlib
+
+import pytest
+
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _files, _probing
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import Account, SynapseError
+
+NOBODY_KNOWN = 54321
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give files away")
+
+
+@pytest.fixture
+def python(tmp_path: pathlib.Path) -> pathlib.Path:
+    programs = tmp_path / "venv" / "bin"
+    programs.mkdir(parents=True)
+    for folder in (programs, programs.parent):
+        folder.chmod(0o755)
+    return programs / "python"
+
+
+@needs_root
+@pytest.mark.parametrize("levels", [0, 1])
+def test_an_environment_of_another_user_runs_as_that_user_and_gets_no_keys(python: pathlib.Path, levels: int) -> None:
+    os.chown(python.parents[levels], NOBODY_KNOWN, NOBODY_KNOWN)
+    assert _probing.account_for(None, str(python)) == Account(NOBODY_KNOWN, NOBODY_KNOWN)
+    with pytest.raises(SynapseError, match=r"belongs to the user with the number 54321.*synapse_venv"):
+        _probing.require_trusted(str(python))
+
+
+@needs_root
+@pytest.mark.parametrize("mode", [0o775, 0o757])
+@pytest.mark.parametrize("levels", [0, 1])
+def test_an_environment_that_others_can_write_to_gets_no_keys(python: pathlib.Path, levels: int, mode: int) -> None:
+    python.parents[levels].chmod(mode)
+    with pytest.raises(SynapseError, match="can be changed by others than root"):
+        _probing.require_trusted(str(python))
+
+
+@needs_root
+def test_a_link_that_another_user_can_point_elsewhere_gets_no_keys(python: pathlib.Path) -> None:
+    link = python.parents[2] / "live"
+    link.symlink_to(python.parents[1])
+    _probing.require_trusted(str(link / "bin" / "python"))
+    os.chown(link, NOBODY_KNOWN, NOBODY_KNOWN, follow_symlinks=False)
+    with pytest.raises(SynapseError, match="54321"):
+        _probing.require_trusted(str(link / "bin" / "python"))
+
+
+@needs_root
+def test_roots_own_environment_is_run_by_root(python: pathlib.Path) -> None:
+    _probing.require_trusted(str(python))
+    assert _probing.account_for(None, str(python)) is None
+    assert _probing.account_for(None, None) is None
+    given = _probing.account_for("daemon", str(python))
+    assert given is not None
+    assert given.uid == 1
+
+
+def test_a_scratch_folder_goes_away_with_all_that_is_in_it(tmp_path: pathlib.Path) -> None:
+    def use(folder: str) -> None:
+        pathlib.Path(folder, "db").write_text("copy", encoding="utf-8")
+        raise KeyError
+
+    with pytest.raises(KeyError), _probing.scratch(str(tmp_path), None) as folder:
+        use(folder)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_told_and_leaves_no_folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(_files, "own", full)
+    with pytest.raises(SynapseError, match="No space left"), _probing.scratch(str(tmp_path), Account(1, 1)):
+        pytest.fail("the folder cannot be used")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(SynapseError, match="/not/there"), _probing.scratch("/not/there", None):
+        pytest.fail("there is no folder")
