@@ -288,7 +288,7 @@ def parse_record(data: bytes, path: str) -> Record:
             if pending is None
             else Pending(tuple(_known_from(entry) for entry in pending["keys"]), int(pending["expired_ts"])),
         )
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):  # the last: an infinite number
         raise SynapseError(
             f"{path} is not a record of verify keys that this version of the collection wrote, so it is not known "
             "which key this server had. Restore it, or move it away: it is then made anew from the key file, checked "

@@ -212,7 +212,14 @@ def test_the_record_is_read_back_and_holds_no_private_key() -> None:
     assert OLD.seed.hex().encode() not in data
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"{}", b'{"format": 2}', b'{"format": 1, "current": 5}', b"\xff"])
+INFINITE = (
+    b'{"format": 1, "current": [], "retired": [{"key_id": "ed25519:a", "verify_key": "x", "expired_ts": Infinity}]}'
+)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"[]", b"{}", b'{"format": 2}', b'{"format": 1, "current": 5}', b"\xff", INFINITE]
+)
 def test_what_is_no_record_is_an_error(data: bytes) -> None:
     with pytest.raises(SynapseError, match="/the/record is not a record"):
         keys.parse_record(data, "/the/record")
