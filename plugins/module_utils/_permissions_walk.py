@@ -63,6 +63,13 @@ def _failed(change: Change, tally: Tally, error: OSError) -> SynapseError:
     )
 
 
+def _unseen(path: str, error: OSError) -> SynapseError:
+    return SynapseError(
+        f"Cannot look at {path}: {error.strerror}. Run the task as root ('become: true'), see that the file system is "
+        "in order (dmesg), or exclude that path."
+    )
+
+
 def _change_link(change: Change, name: str, folder: int) -> None:
     uid, gid = (-1 if item is None else item for item in (change.uid, change.gid))
     os.chown(name, uid, gid, dir_fd=folder, follow_symlinks=False)
@@ -141,8 +148,10 @@ class _Walk:
             for entry in entries:
                 try:
                     found = entry.stat(follow_symlinks=False)
-                except FileNotFoundError:
-                    continue
+                except OSError as error:
+                    if error.errno in _GONE:
+                        continue
+                    raise _unseen(f"{self.base}{below}/{entry.name}", error) from error
                 mode = found.st_mode
                 if picky and self._left_out(below, entry.name, mode, folders):
                     continue

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pathlib
 import stat
@@ -272,3 +273,27 @@ def test_named_pipes_and_sockets_are_left_alone(tree: pathlib.Path) -> None:
     os.chmod(tree / "pipe", 0o604)
     walk([rule(tree)], write=True)
     assert mode_of(tree / "pipe") == 0o604
+
+
+class BadDisk:
+    """Entries of a folder whose facts cannot be read."""
+
+    name = "f"
+
+    def __enter__(self) -> BadDisk:
+        return self
+
+    def __exit__(self, *_details: object) -> None:
+        return
+
+    def __iter__(self) -> t.Iterator[BadDisk]:
+        return iter([self])
+
+    def stat(self, *, follow_symlinks: bool) -> os.stat_result:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_what_cannot_be_looked_at_is_named(tree: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "scandir", lambda _folder: BadDisk())
+    with pytest.raises(SynapseError, match=r"Cannot look at .*/tree/f: Input/output error"):
+        walk([rule(tree)], write=True)
