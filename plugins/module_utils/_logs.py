@@ -39,6 +39,8 @@ _LINES = tuple(
         r"No module named '?[\w.]+'?",
         r"^error while loading shared libraries: |: error while loading shared libraries: ",
         r"Failed to (?:locate executable|execute) .+",
+        # Both come before "Failed at step NAMESPACE spawning" or "USER spawning", which says where and not why.
+        r"Failed to set up (?:\w+ )?namespac.+",
         r"Failed at step \w+ spawning .+",
         r"Changing to the requested working directory failed.*",
         r"Failed to load environment files.*|Failed to run 'start' task.*",

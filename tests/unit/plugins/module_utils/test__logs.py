@@ -113,6 +113,12 @@ def test_every_recording_is_in_the_table() -> None:
             "(ModuleNotFoundError: No module named 'synapse')",
         ),
         (
+            "matrix-synapse.service: Failed to set up user namespacing: No space left on device\n"
+            "matrix-synapse.service: Failed at step USER spawning /srv/venv/bin/python: No space left on device\n"
+            "matrix-synapse.service: Main process exited, code=exited, status=217/USER\n",
+            "matrix-synapse.service: Failed to set up user namespacing: No space left on device",
+        ),
+        (
             "matrix-synapse.service: A process of this unit has been killed by the OOM killer.\nlast words",
             "matrix-synapse.service: A process of this unit has been killed by the OOM killer.",
         ),
