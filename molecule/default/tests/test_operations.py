@@ -115,6 +115,7 @@ def test_no_secret_is_printed(host: Host, controller: Controller, vaulted: tuple
     """A changed deployment, as loud as it gets, with secrets from the inventory and in the configuration itself."""
     given = "given-by-the-inventory-7fQ2-and-as-long-as-a-secret-should-be-4tR8"
     inline = "inline-in-the-options-9xK4"
+    phrase = "it's a phrase of many words that YAML has to quote: mnbvcxz-7"
     run = controller.play(
         "deploy",
         "-vvv",
@@ -124,12 +125,12 @@ def test_no_secret_is_printed(host: Host, controller: Controller, vaulted: tuple
         synapse_no_secrets_in_config=False,
         synapse_config={
             "turn_shared_secret": inline,
-            "email": {"smtp_host": "localhost", "smtp_pass": inline, "notif_from": "a@example.org"},
+            "email": {"smtp_host": "localhost", "smtp_pass": phrase, "notif_from": "a@example.org"},
         },
     )
     assert run.returncode == 0, run.stdout[-3000:]
     assert host.file("/etc/synapse/secrets/registration_shared_secret").content_string.strip() == vaulted[0]
-    secrets = [given, inline, vaulted[0]]
+    secrets = [given, inline, vaulted[0], "many words that YAML", "mnbvcxz-7"]
     for path in SECRETS:
         secrets += [word for word in host.file(path).content_string.split() if len(word) > 20]
     printed = run.stdout
