@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._logs import redact
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import SynapseError
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._secret_names import is_secret_name
 
 __all__ = [
     "Change",
@@ -46,6 +47,8 @@ _HIGHEST_ID = 2**32 - 2  # Of 32 bits; the last number means "leave it as it is"
 _BLOCK = re.compile(
     r"""^(\s*(?:- )?)["']?[\w.-]*(?:pass|secret|token|key)[\w.-]*["']?\s*:\s*[|>][-+0-9]*\s*(?:\#.*)?$""", re.I
 )
+_OPTION = re.compile(r"""^(\s*(?:- )*["']?([\w.-]+)["']?\s*:\s+)(\S.*)$""")
+_PLAIN = re.compile(r"(?:true|false|null|~|\[\]|\{\})\s*(?:#.*)?", re.IGNORECASE)
 _PEM = re.compile(r"-----(BEGIN|END) [A-Z ]*PRIVATE KEY-----")
 _KINDS: tuple[Kind, ...] = ("absent", "file", "link", "directory")
 _NAMES = {"file": "a file", "link": "a link", "directory": "a folder", "other": "neither file, link nor folder"}
@@ -442,6 +445,14 @@ def _undo_exchange(entry: Entry, now: Found, kept: Found | None) -> Undoing:
     raise SynapseError(f"Cannot put back the folder {entry.path}: {_NAMES[now.kind]} is there now. Move it away first.")
 
 
+def _without_value(line: str) -> str:
+    """One line of YAML without its value, where its key says that this is a secret, however it is quoted."""
+    option = _OPTION.match(line)
+    if option is not None and is_secret_name(option.group(2)):
+        return line if _PLAIN.fullmatch(option.group(3)) else option.group(1) + "***"
+    return redact(line)
+
+
 def masked(text: str) -> str:
     """Return ``text`` without the values that look like secrets.
 
@@ -464,7 +475,7 @@ def masked(text: str) -> str:
         else:
             # By lines, or the key of a mapping would take the first key in it for its value.
             body = line.rstrip("\r\n")
-            lines.append(redact(body) + line[len(body) :])
+            lines.append(_without_value(body) + line[len(body) :])
         if hidden is None and block is not None:
             hidden = len(block.group(1))
     return "".join(lines)

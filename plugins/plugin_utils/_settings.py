@@ -9,6 +9,8 @@ import posixpath
 import re
 import typing as t
 
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._secret_names import is_secret_name
+
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -75,14 +77,6 @@ _OWNED = {
     "log_config": "synapse_log_level and synapse_log_days",
     "pid_file": "synapse_data_path",
 }
-
-# Names of options whose value is a secret; a name that ends in _path or _file holds a place, not a secret.
-_SECRET_NAME = re.compile(
-    r"(secret|password|passwd|_pass$|^dsn$|private_key|api_key|token|signing_key|pepper|credential)", re.IGNORECASE
-)
-_PLACE_NAME = re.compile(
-    r"(_path|_file|_url|_lifetime|_period|_ttl|_count|_enabled)$|^(enable|disable|allow|require)_", re.IGNORECASE
-)
 
 
 def _server_name_refusal(name: str) -> str | None:
@@ -329,8 +323,7 @@ def secret_values(config: t.Any) -> list[str]:
     def walk(value: t.Any, secret: bool) -> None:
         if isinstance(value, dict):
             for name, inner in value.items():
-                named = bool(_SECRET_NAME.search(str(name))) and not _PLACE_NAME.search(str(name))
-                walk(inner, named or (secret and not isinstance(inner, (dict, list))))
+                walk(inner, is_secret_name(str(name)) or (secret and not isinstance(inner, (dict, list))))
         elif isinstance(value, (list, tuple)):
             for inner in value:
                 walk(inner, secret)

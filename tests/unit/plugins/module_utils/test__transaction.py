@@ -479,3 +479,18 @@ def _after(change: Change) -> Found:
         return ABSENT
     kind = item.state
     return Found(kind, change.uid, change.gid, change.mode, content=item.content, target=item.target)
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("  smtp_pass: 'it''s a phrase: of many words'", "  smtp_pass: ***"),
+        ('- client_secret: "a # b"', "- client_secret: ***"),
+        ("dsn: postgresql://synapse:Pa55@db", "dsn: ***"),
+        ("registration_requires_token: true", "registration_requires_token: true"),
+        ("macaroon_secret_key_path: /etc/synapse/secrets/macaroon_secret_key", None),
+        ("server_name: example.org", None),
+    ],
+)
+def test_a_secret_is_masked_to_the_end_of_its_value(line: str, shown: str | None) -> None:
+    assert _transaction.masked(f"{line}\n") == f"{shown or line}\n"
