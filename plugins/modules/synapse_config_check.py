@@ -87,6 +87,7 @@ options:
       - The account that Synapse runs as. The check runs as this account.
       - Where there is no such account yet, or the module does not run as root, the check runs as the account it has,
         and a warning says so.
+      - Root runs the environment of another user as that user, unless an account is given.
     type: str
   no_secrets_in_config:
     description: Whether to refuse secrets that stand in the configuration, as Synapse does with
