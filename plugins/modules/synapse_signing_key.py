@@ -357,7 +357,11 @@ def find_candidates(host: Host) -> tuple[keys.Candidate, ...]:
 def _reader(host: Host) -> Account | None:
     """Return the account that reads the database: the service's, or the owner of an SQLite file."""
     if host.params["user"] is not None:
-        return _files.account_of(host.params["user"])
+        try:
+            return _files.account_of(host.params["user"])
+        except SynapseError:
+            if not host.check_mode:  # a dry run on a bare host predicts: the user is made before the key then
+                raise
     if os.geteuid() == 0 and host.params["database"] is not None:
         with contextlib.suppress(OSError):
             status = os.stat(host.params["database"])

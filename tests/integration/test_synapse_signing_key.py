@@ -211,7 +211,13 @@ def _loose_umask() -> t.Iterator[None]:
 
 def test_check_mode_on_a_bare_host_predicts_and_writes_nothing(host: Host) -> None:
     result = host.ok(
-        python="/nowhere/bin/python", owner="nobody-yet", group="nobody-yet", _ansible_check_mode=True, **life(host)
+        python="/nowhere/bin/python",
+        owner="nobody-yet",
+        group="nobody-yet",
+        user="nobody-yet",
+        published_url="http://127.0.0.1:9",
+        _ansible_check_mode=True,
+        **life(host),
     )
     assert (result["changed"], result["action"], result["key_ids"]) == (True, "create", [])
     assert host.files() == set()
