@@ -286,6 +286,8 @@ def _defaults() -> dict[str, t.Any]:
 
 
 DEFAULTS = _defaults()
+# What the role learns from the host.
+GATHERED = {"_synapse_service_manager": "systemd"}
 
 
 def kind_of(block: Block) -> str:
@@ -367,7 +369,7 @@ def test_variables_exist_and_have_values_that_are_allowed(block: Block) -> None:
         whole = {"synapse_server_name": "example.org", **mapping}
         result = ArgumentSpecValidator(SPECIFICATION).validate(whole)
         assert result.error_messages == []
-        assert refusals({**DEFAULTS, **whole}) == []
+        assert refusals({**GATHERED, **DEFAULTS, **whole}) == []
 
 
 @named([block for block in of_kind("playbook", "inventory", "variables") if "synapse_config:" in block.text])
@@ -481,7 +483,7 @@ def test_the_options_that_have_variables_are_listed() -> None:
     text = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
     listed = text.partition("A few options have a variable of their own")[2].partition("In `synapse_config`")[0]
     for option in re.findall(r"`(\w+)`", listed):
-        settings = {**DEFAULTS, "synapse_server_name": "example.org", "synapse_config": {option: "x"}}
+        settings = {**GATHERED, **DEFAULTS, "synapse_server_name": "example.org", "synapse_config": {option: "x"}}
         assert [line for line in refusals(settings) if f"synapse_config has {option}," in line], option
 
 

@@ -20,7 +20,7 @@ def accounts(host: Host) -> list[Account]:
     server_name = host.check_output("cat /etc/hostname") + ".test"
     made = []
     for kind in ("--admin", "--no-admin"):
-        name, password = f"u{secrets.token_hex(4)}", secrets.token_urlsafe(16)
+        name, password = f"u{secrets.token_hex(4)}", secrets.token_hex(16)
         host.check_output(f"{REGISTER} {kind} -u {name} -p {password} http://127.0.0.1:8008")
         made.append(Account(f"@{name}:{server_name}", password))
     return made
