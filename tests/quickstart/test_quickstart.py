@@ -285,7 +285,7 @@ def first(clone: Clone) -> Said:
 @pytest.fixture(scope="module")
 def room(clone: Clone, first: Said) -> str:
     """A room in which the administrator and somebody else have talked and exchanged a file."""
-    password = secrets.token_urlsafe(16)
+    password = secrets.token_hex(16)
     words = clone.home.parent / "second.password"
     words.write_text(password, encoding="utf-8")
     words.chmod(0o644)
