@@ -901,7 +901,7 @@ def _overlap(first: Iterable[str], second: Iterable[str]) -> bool:
     for wide, narrow in ((set(first), two), (set(second), one)):
         if "::" in wide or "" in wide or "*" in wide:
             return True
-        if "0.0.0.0" in wide and any(":" not in host for host in narrow):  # noqa: S104
+        if "0.0.0.0" in wide and any(":" not in host for host in narrow):  # noqa: S104 - compared, not bound
             return True
     return False
 

@@ -41,8 +41,8 @@ def base_urls(listeners: list[dict[str, t.Any]]) -> list[dict[str, t.Any]]:
         else:
             addresses = listener.get("bind_addresses") or [listener.get("bind_address") or "::"]
             # Synapse binds IPv4 as well where it is told to bind "::" (synapse/app/_base.py, listen_tcp).
-            plain = [address for address in addresses if address not in ("::", "*")] or ["0.0.0.0"]  # noqa: S104
+            plain = [str(address) for address in addresses if address not in ("::", "*")]
             scheme = "https" if listener.get("tls") else "http"
-            url = f"{scheme}://{_reachable(str(plain[0]))}:{listener['port']}"
+            url = f"{scheme}://{_reachable(plain[0]) if plain else '127.0.0.1'}:{listener['port']}"
         found.append({"url": url, "resources": sorted((_ASKED & set(resources)) | {"health"})})
     return found

@@ -99,7 +99,7 @@ def fingerprint(path: str, skip: t.Container[str] = ()) -> str:
                     found = entry.stat(follow_symlinks=False)
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(f"{folder}{name}/")
-                        rows.append("%s%s %d" % (folder, name, found.st_mode))  # noqa: UP031
+                        rows.append("%s%s %d" % (folder, name, found.st_mode))  # noqa: UP031  (as below)
                     else:
                         facts = (folder, name, found.st_mode, found.st_size, found.st_mtime_ns)
                         rows.append("%s%s %d %d %d" % facts)  # noqa: UP031  (thousands of times: this form is the fastest)

@@ -367,7 +367,7 @@ def _left_by(known: Process, pid_file: str) -> bool:
 
 
 def main() -> None:
-    module = AnsibleModule(  # type: ignore[no-untyped-call, unused-ignore]
+    module = AnsibleModule(
         argument_spec={
             "state": {"type": "str", "choices": ["started", "stopped", "restarted"], "default": "started"},
             "python": {"type": "path"},

@@ -225,6 +225,7 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils._transaction 
 _ALPHABET = string.ascii_letters + string.digits + "-_"
 
 
+# ansible-core ships no types, so mypy knows nothing of the class, nor of what it calls.
 class _Module(AnsibleModule):  # type: ignore[misc, unused-ignore]
     """Keeps contents out of the host's own log.
 

@@ -346,6 +346,7 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
 _UNREACHABLE = (URLError, OSError, ValueError, HTTPException, IndexConnectionError, MissingModuleError)
 
 
+# ansible-core ships no types, so mypy knows nothing of the class, nor of what it calls.
 class _Module(AnsibleModule):  # type: ignore[misc, unused-ignore]
     """Keeps passwords out of the result and of the host's own log.
 

@@ -527,6 +527,7 @@ class Run:
         self.failures: list[dict[str, t.Any]] = []
         self.notes: list[dict[str, str]] = []
         self.config: t.Any = None
+        self.words: list[str] = []
         self.raw: dict[str, t.Any] = {}
         for document in documents:
             if isinstance(document.data, dict):
@@ -653,7 +654,7 @@ class Run:
                 hidden.append((mapping, key, dict.__getitem__(mapping, key)))
                 dict.__delitem__(mapping, key)
                 continue
-            except Exception:
+            except Exception:  # whatever a section raises for want of the secret that was taken from it
                 if not hidden:
                     raise
                 break
@@ -808,6 +809,7 @@ def watch_models() -> None:
                 value.trace.known_only(value.path, names, fields)
         return validate(config, model_type)
 
+    # Synapse's own module, whose name is replaced for this process; no types of it are at hand.
     workers.parse_and_validate_mapping = parse_and_validate_mapping  # type: ignore[attr-defined]
 
 
@@ -869,7 +871,7 @@ def unread(run: Run) -> list[dict[str, t.Any]]:
         # These two mappings are handed on as they are; what is in them is read when the database is opened.
         storage = words_of_module("synapse.storage.database") | words_of_module("synapse.storage.engines.postgres")
         found = [path for path in found if path[0] not in ("database", "databases") or path[-1] not in storage]
-    run.words = sorted(words)  # type: ignore[attr-defined]
+    run.words = sorted(words)
     return [
         {
             "path": list(path),
@@ -1335,7 +1337,7 @@ def valid_point(raw: bytes) -> bool | None:
         from nacl import bindings
 
         return len(raw) == 32 and bool(bindings.crypto_core_ed25519_is_valid_point(raw))
-    except Exception:
+    except (AttributeError, ImportError, RuntimeError, TypeError, ValueError):  # no PyNaCl, or one that cannot tell
         return None
 
 
@@ -1356,7 +1358,7 @@ def driver_facts(run: Run) -> list[dict[str, t.Any]]:
                 continue
             try:
                 extensions.make_dsn(**{("dbname" if name == "database" else name): "1"})
-            except Exception:
+            except Exception:  # each driver has an error of its own for a name that libpq does not know
                 known = name in words_of_module("synapse.storage.engines.postgres") | words_of_module(
                     "synapse.storage.database"
                 )
@@ -1418,7 +1420,7 @@ def run_facts(run: Run, stage: Stage, redactor: Redactor) -> dict[str, t.Any]:
         "notes": run.notes,
         "unread": missing_options,
         "vocabulary": vocabulary(run) if missing_options else {},
-        "words": getattr(run, "words", []),
+        "words": run.words,
         "options": options_of(run),
         "paths": paths_of(run, stage, redactor),
         "listeners": listeners_of(run),

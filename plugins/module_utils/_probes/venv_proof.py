@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import importlib
 import importlib.machinery
 import importlib.metadata
@@ -163,7 +164,7 @@ def synapse(distributions: list[t.Any], extras: list[str]) -> list[dict[str, str
     """Import Synapse's programs and entry points, and run its own dependency check."""
     problems = []
     for name in APPS:
-        problems += load(name, lambda name=name: importlib.import_module(name))  # type: ignore[misc]
+        problems += load(name, functools.partial(importlib.import_module, name))
     problems += load("Synapse's own dependency check", lambda: check_requirements(extras))
     for distribution in distributions:
         if canonical(distribution.metadata["Name"]) == "matrix-synapse":
