@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Tests against a real Synapse on this machine. Its environment is made by uv from the lock that the collection ships,
-# once for each content of that lock, and handed to the tests as SYNAPSE_VENV.
+# once for each content of that lock, and handed to the tests as SYNAPSE_VENV. SYNAPSE_OLD_VENV is one of an old release,
+# from tests/integration/old-synapse.txt, for what happens between two versions.
 #   integration.sh [ARGUMENT of pytest...]
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd -P)
@@ -12,25 +13,30 @@ adopt_pip_settings
 # Root's cache is also what the hosts of molecule use; what root wrote, another user could not write to.
 if is_root; then export UV_CACHE_DIR=$root/.cache/uv; fi
 venv=$root/.cache/synapse-venv
+old_venv=$root/.cache/synapse-old-venv
 lock_file=$root/.cache/synapse-requirements.txt
 
-make_environment() {
-  local python wanted
-  lock synapse-venv
-  mkdir -p "$root/.cache"
-  PYTHONPATH=$root/plugins/module_utils .venv/bin/python -c 'import _default_lock; print(_default_lock.LOCK)' > "$lock_file"
+make_environment() { # FOLDER REQUIREMENTS [OPTION of uv pip install...]
+  local python wanted folder=$1 requirements=$2
+  shift 2
   # Rather the system's than one in somebody's home: tests run it as other users.
   python=/usr/bin/python3
   "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2> /dev/null ||
     python=$(tests/bin/find_python.sh controller)
-  wanted=$(say "$python" | cat - "$lock_file" tests/bin/integration.sh | sha256sum | cut -d' ' -f1)
-  if [ "$(cat "$venv/.made-from" 2> /dev/null)" != "$wanted" ]; then
-    say "making .cache/synapse-venv with $python"
-    rm -rf "$venv"
-    .venv/bin/uv venv --quiet --python "$python" "$venv"
-    .venv/bin/uv pip install --quiet --python "$venv/bin/python" --require-hashes -r "$lock_file"
-    say "$wanted" > "$venv/.made-from"
-  fi
+  wanted=$(say "$python" "$@" | cat - "$requirements" tests/bin/integration.sh | sha256sum | cut -d' ' -f1)
+  [ "$(cat "$folder/.made-from" 2> /dev/null)" != "$wanted" ] || return 0
+  say "making .cache/${folder##*/} with $python"
+  rm -rf "$folder"
+  .venv/bin/uv venv --quiet --python "$python" "$folder"
+  .venv/bin/uv pip install --quiet --python "$folder/bin/python" "$@" -r "$requirements"
+  say "$wanted" > "$folder/.made-from"
+}
+
+make_environments() {
+  lock synapse-venv
+  PYTHONPATH=$root/plugins/module_utils .venv/bin/python -c 'import _default_lock; print(_default_lock.LOCK)' > "$lock_file"
+  make_environment "$venv" "$lock_file" --require-hashes
+  make_environment "$old_venv" tests/integration/old-synapse.txt --no-deps
   exec 9>&-
 }
 
@@ -52,9 +58,9 @@ provide_postgresql() {
   fi
 }
 
-make_environment
+make_environments
 provide_postgresql
-export SYNAPSE_VENV=$venv
+export SYNAPSE_VENV=$venv SYNAPSE_OLD_VENV=$old_venv
 for argument in "$@"; do
   if [ -e "${argument%%::*}" ]; then exec .venv/bin/python -m pytest -q "$@"; fi
 done

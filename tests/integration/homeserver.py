@@ -1,6 +1,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A real Synapse on this machine. ``SYNAPSE_VENV`` names the environment that it is installed in."""
+"""A real Synapse on this machine.
+
+``SYNAPSE_VENV`` names the environment that it is installed in, ``SYNAPSE_OLD_VENV`` one with an old release.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +27,17 @@ _SHARED_SECRET = "a-registration-shared-secret"
 _START = 90.0
 
 
-def synapse_python() -> pathlib.Path:
+def synapse_python(variable: str = "SYNAPSE_VENV") -> pathlib.Path:
     """Return the interpreter of Synapse's environment. Without one the tests fail: they are never skipped."""
-    python = pathlib.Path(os.environ.get("SYNAPSE_VENV", "")) / "bin" / "python"
+    python = pathlib.Path(os.environ.get(variable, "")) / "bin" / "python"
     if not python.is_absolute() or not python.exists():
-        pytest.fail("SYNAPSE_VENV has to name an environment in which Synapse is installed")
+        pytest.fail(f"{variable} has to name an environment in which Synapse is installed")
     return python
+
+
+def old_synapse_python() -> pathlib.Path:
+    """Return the interpreter of an environment with an old release of Synapse, 1.150.0."""
+    return synapse_python("SYNAPSE_OLD_VENV")
 
 
 def free_port() -> int:
