@@ -26,6 +26,9 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _files
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import SynapseError
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._transaction import Entry, Journal, journal_from
 
+if t.TYPE_CHECKING:
+    from collections.abc import Iterator
+
 __all__ = ["Store", "timestamp"]
 
 _STAMP = re.compile(r"\d{8}T\d{6}Z(-\d+)?")
@@ -93,24 +96,45 @@ class Store:
 
     def load(self) -> Journal | None:
         """Return the open journal. Raises ``SynapseError`` where it cannot be read or is damaged."""
-        data = _files.read(self.file, follow=False)
+        return self._read(self.current)
+
+    def history(self) -> Iterator[Journal]:
+        """Yield the open journal, if there is one, and those of the backups, newest first.
+
+        Raises ``SynapseError`` where the one that is asked for next is damaged.
+        """
+        journal = self.load()
+        if journal is not None:
+            yield journal
+        if not os.path.isdir(self.backups):
+            return
+        for stamp, number in reversed(self._kept()):
+            journal = self._read(os.path.join(self.backups, _name(stamp, number)))
+            if journal is not None:
+                yield journal
+
+    @staticmethod
+    def _read(folder: str) -> Journal | None:
+        file = os.path.join(folder, "journal.json")
+        data = _files.read(file, follow=False)
         if data is None:
             return None
+
+        def copy(name: str) -> bytes:
+            if not name.isdecimal():
+                raise ValueError(f"it names the copy {name!r}")
+            content = _files.read(os.path.join(folder, name), follow=False)
+            if content is None:
+                raise ValueError(f"the copy {name} is missing")
+            return content
+
         try:
-            return journal_from(json.loads(data), self._copy)
+            return journal_from(json.loads(data), copy)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise SynapseError(
-                f"The journal {self.file} is damaged ({error}). It and the copies beside it are what the files were "
-                f"before the last change: put back by hand what you need, move {self.current} away, and run again."
+                f"The journal {file} is damaged ({error}). It and the copies beside it are what the files were "
+                f"before the last change: put back by hand what you need, move {folder} away, and run again."
             ) from error
-
-    def _copy(self, name: str) -> bytes:
-        if not name.isdecimal():
-            raise ValueError(f"it names the copy {name!r}")
-        data = _files.read(os.path.join(self.current, name), follow=False)
-        if data is None:
-            raise ValueError(f"the copy {name} is missing")
-        return data
 
     def save(self, journal: Journal, known: int) -> None:
         """Put the journal on disk; its first ``known`` entries' copies are there already. Raises ``SynapseError``."""

@@ -32,6 +32,7 @@ __all__ = [
     "journal_with",
     "masked",
     "plan",
+    "reverting",
     "shown",
     "undoing",
 ]
@@ -399,6 +400,53 @@ def _was_there(item: Item, found: Found, saved: Entry | None) -> bool:
     if not item.restart or item.state not in {"file", "link"} or item.generate is not None:
         return False
     return (found.kind if saved is None else saved.kind) != "absent"
+
+
+def reverting(journals: t.Sequence[Journal], path: str, now: Found) -> tuple[Item, ...]:
+    """Return the items that take back every transaction up to the newest one that changed ``path``.
+
+    ``journals`` are the open one, if any, and the committed ones, newest first; ``now`` is what lies at ``path``. A
+    folder that a link replaced is not moved back: the link leads to where it is kept, so that it is one rename again.
+
+    Raises ``SynapseError`` where there is nothing to go back to.
+    """
+    before: dict[str, Entry] = {}
+    for journal in journals:
+        before.update({entry.path: entry for entry in journal.entries if not entry.minted})
+        mark = next((entry for entry in journal.entries if entry.path == path), None)
+        if mark is None or _leads_to(mark) == now.target:
+            continue
+        if mark.kind == "absent":
+            break
+        items = (_item_of(entry) for entry in before.values())
+        return tuple(item for item in items if item is not None)
+    raise SynapseError(
+        f"There is nothing to go back to: no transaction is remembered in which {path} was changed from something that "
+        "served before. Name the version to go to instead. Nothing was changed."
+    )
+
+
+def _leads_to(entry: Entry) -> str | None:
+    return entry.kept if entry.kind == "directory" else entry.target
+
+
+def _item_of(entry: Entry) -> Item | None:
+    """Return the item that asks for what ``entry`` remembers."""
+    if entry.kind == "absent":
+        return Item(entry.path, "absent", restart=entry.restart)
+    if entry.kind == "file":
+        return Item(
+            entry.path,
+            "file",
+            content=entry.content,
+            uid=entry.uid,
+            gid=entry.gid,
+            mode=entry.mode,
+            secret=entry.secret,
+            restart=entry.restart,
+        )
+    target = _leads_to(entry)
+    return None if target is None else Item(entry.path, "link", target=target, restart=entry.restart)
 
 
 def undoing(entry: Entry, now: Found, kept: Found | None = None) -> Undoing:

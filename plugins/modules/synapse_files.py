@@ -39,9 +39,17 @@ options:
       - V(rolled_back) puts back every file as it was when the transaction was opened, and closes it.
         A first deployment has nothing to go back to (RV(can_roll_back=false)); it is left as it is, with the
         transaction open.
+      - V(reverted) goes back to what was there before the newest change of O(until), all that was changed with it and
+        since included, as a transaction of its own, which is open until it is committed or rolled back.
+        What a link leads to must still be there.
     type: str
-    choices: [present, committed, rolled_back]
+    choices: [present, committed, rolled_back, reverted]
     default: present
+  until:
+    description:
+      - For O(state=reverted), the path whose newest change is to be taken back, such as the link to the live release.
+      - What the backups in O(transaction) do not remember cannot be taken back, see O(keep_backups).
+    type: path
   transaction:
     description:
       - Folder for what has to be remembered to go back. It is made where it is missing, with mode V(0700).
@@ -165,6 +173,12 @@ EXAMPLES = r"""
   matrix_fleet.synapse.synapse_files:
     transaction: /etc/synapse/.transaction
     state: rolled_back
+
+- name: Go back to the release that was live before, with the configuration that it had
+  matrix_fleet.synapse.synapse_files:
+    transaction: /etc/synapse/.transaction
+    state: reverted
+    until: /var/lib/synapse/venv
 """
 
 RETURN = r"""
@@ -192,6 +206,13 @@ can_roll_back:
   returned: success
   type: bool
   sample: true
+links:
+  description:
+    - Where the links lead that this run was about, by path. With O(state=rolled_back), where they lead once they are
+      put back, in check mode too; a folder that was replaced by a link is named by where it is kept.
+  returned: success and there are some
+  type: dict
+  sample: {"/var/lib/synapse/venv": "/var/lib/synapse/releases/1.163.2-0fe18e3fa5d7"}
 backup:
   description: Folder where this run left copies of what was replaced.
   returned: where there is one
@@ -208,11 +229,10 @@ import string
 import time
 import typing as t
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _files, _transaction
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._files import Ownership
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._journal import Store, timestamp
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._module import DiscreetModule
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import SynapseError
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._transaction import (
     Change,
@@ -223,21 +243,6 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils._transaction 
 )
 
 _ALPHABET = string.ascii_letters + string.digits + "-_"
-
-
-# ansible-core ships no types, so mypy knows nothing of the class, nor of what it calls.
-class _Module(AnsibleModule):  # type: ignore[misc, unused-ignore]
-    """Keeps contents out of the host's own log.
-
-    What is logged there is the text of the whole list, where the line breaks of a secret are escaped, so that the
-    search for ``no_log`` values does not find it.
-    """
-
-    def log(self, msg: str, log_args: dict[str, t.Any] | None = None) -> None:
-        if log_args and "files" in log_args:
-            log_args = {**log_args, "files": "NOT_LOGGING_PARAMETER"}
-            msg = "Invoked with " + " ".join(f"{name}={value}" for name, value in log_args.items())
-        super().log(msg, log_args=log_args)  # type: ignore[no-untyped-call]
 
 
 def folder_behind(path: str) -> str | None:
@@ -551,7 +556,7 @@ def apply(
     return backup
 
 
-def present(module: AnsibleModule, store: Store | None) -> dict[str, t.Any]:
+def present(module: DiscreetModule, store: Store | None) -> dict[str, t.Any]:
     """Make the files what they should be."""
     items = [item_from(params, check_mode=module.check_mode) for params in module.params["files"]]
     # The invocation that Ansible returns is made of these parameters. What a file holds stands in the difference, with
@@ -559,11 +564,11 @@ def present(module: AnsibleModule, store: Store | None) -> dict[str, t.Any]:
     for params in module.params["files"]:
         if params["content"] is not None:
             params["content"] = f"({len(params['content'])} characters)"
-    # The invocation that Ansible returns is made of these parameters. What a file holds stands in the difference, with
-    # what looks like a secret masked; here it would stand as it is.
-    for params in module.params["files"]:
-        if params["content"] is not None:
-            params["content"] = f"({len(params['content'])} characters)"
+    return switched(module, store, items)
+
+
+def switched(module: DiscreetModule, store: Store | None, items: t.Sequence[Item]) -> dict[str, t.Any]:
+    """Make what lies there what ``items`` say, within the transaction if there is one."""
     _transaction.check_items(items, None if store is None else store.folder)
     journal = store.load() if store is not None and store.trusted() else None
     found = {item.path: look_at(item) for item in items}
@@ -589,8 +594,23 @@ def present(module: AnsibleModule, store: Store | None) -> dict[str, t.Any]:
         "pending": bool(pending),
         "pending_paths": pending,
         "can_roll_back": after is not None and not after.first,
+        "links": {item.path: item.target for item in items if item.state == "link"},
         **({} if backup is None else {"backup": backup}),
     }
+
+
+def reverted(module: DiscreetModule, store: Store) -> dict[str, t.Any]:
+    """Go back to before the newest change of one path, as a transaction of its own."""
+    path = module.params["until"]
+    journals = store.history() if store.trusted() else ()
+    items = _transaction.reverting(tuple(journals), path, look(path))
+    for item in items:
+        if item.state == "link" and not os.path.exists(os.path.join(os.path.dirname(item.path), item.target or "")):
+            raise SynapseError(
+                f"{item.path} led to {item.target} before, which is not there any more: name the version to go to "
+                "instead, so that it is built anew. Nothing was changed."
+            )
+    return switched(module, store, items)
 
 
 def _result(journal: Journal | None, **more: t.Any) -> dict[str, t.Any]:
@@ -605,7 +625,7 @@ def _result(journal: Journal | None, **more: t.Any) -> dict[str, t.Any]:
     }
 
 
-def committed(module: AnsibleModule, store: Store) -> dict[str, t.Any]:
+def committed(module: DiscreetModule, store: Store) -> dict[str, t.Any]:
     """Close the transaction, and keep what it replaced."""
     journal = store.load() if store.trusted() else None
     if journal is None:
@@ -614,12 +634,13 @@ def committed(module: AnsibleModule, store: Store) -> dict[str, t.Any]:
     return _result(None, changed=True, **({} if backup is None else {"backup": backup}))
 
 
-def rolled_back(module: AnsibleModule, store: Store) -> dict[str, t.Any]:
+def rolled_back(module: DiscreetModule, store: Store) -> dict[str, t.Any]:
     """Put back what the transaction saved."""
     journal = store.load() if store.trusted() else None
     if journal is None or journal.first:
         return _result(journal)
     changed, diff = [], []
+    links = {entry.path: entry.kept or entry.target for entry in journal.entries if entry.kind in {"link", "directory"}}
     for entry in journal.entries:
         now = look(entry.path, content=True)
         kept = None if entry.kept is None else look(entry.kept)
@@ -633,10 +654,13 @@ def rolled_back(module: AnsibleModule, store: Store) -> dict[str, t.Any]:
             with contextlib.suppress(OSError):
                 _files.clear(entry.path)
         store.drop()
-    return _result(None, changed=True, files_changed=changed, diff=diff)
+    return _result(None, changed=True, files_changed=changed, diff=diff, links=links)
 
 
-def run(module: AnsibleModule) -> dict[str, t.Any]:
+_STATES = {"committed": committed, "reverted": reverted, "rolled_back": rolled_back}
+
+
+def run(module: DiscreetModule) -> dict[str, t.Any]:
     """Do what is asked for."""
     folder = module.params["transaction"]
     store = None if folder is None else Store(os.path.normpath(folder))
@@ -645,14 +669,20 @@ def run(module: AnsibleModule) -> dict[str, t.Any]:
     with contextlib.nullcontext() if store is None or module.check_mode else store.locked():
         if store is None or module.params["state"] == "present":
             return present(module, store)
-        return committed(module, store) if module.params["state"] == "committed" else rolled_back(module, store)
+        return _STATES[module.params["state"]](module, store)
 
 
 def main() -> None:
-    module = _Module(  # type: ignore[no-untyped-call]
+    module = DiscreetModule(
+        unlogged=("files",),
         argument_spec={
-            "state": {"type": "str", "choices": ["present", "committed", "rolled_back"], "default": "present"},
+            "state": {
+                "type": "str",
+                "choices": ["present", "committed", "rolled_back", "reverted"],
+                "default": "present",
+            },
             "transaction": {"type": "path"},
+            "until": {"type": "path"},
             "keep_backups": {"type": "int", "default": 5},
             # Ansible itself takes these values out of the result, the invocation and the host's log.
             "redact": {"type": "list", "elements": "str", "default": [], "no_log": True},
@@ -684,6 +714,7 @@ def main() -> None:
             ("state", "present", ("files",)),
             ("state", "committed", ("transaction",)),
             ("state", "rolled_back", ("transaction",)),
+            ("state", "reverted", ("transaction", "until")),
         ],
         supports_check_mode=True,
     )

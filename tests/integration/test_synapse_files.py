@@ -539,3 +539,61 @@ def test_no_secret_reaches_the_log_of_the_host(host: Host) -> None:
     assert "NOT_LOGGING_PARAMETER" in text
     assert "horse" not in text
     assert "whole configuration" not in text
+
+
+def release(host: Host, name: str, config: str) -> tuple[dict[str, t.Any], ...]:
+    (host.root / name).mkdir(exist_ok=True)
+    return (
+        {"path": "venv", "state": "link", "target": str(host.root / name)},
+        {"path": "config", "content": config, "mode": "0640"},
+        {"path": "secret", "generate": 16},
+    )
+
+
+def test_going_back_by_hand_takes_back_the_newest_release_and_goes_forth_again(host: Host) -> None:
+    for name, config in (("one", "of one"), ("two", "of two"), ("two", "of two, later")):
+        host(*release(host, name, config))
+        host(state="committed")
+    back = {"state": "reverted", "until": str(host.root / "venv")}
+    predicted = host(**back, _ansible_check_mode=True)
+    assert predicted["links"] == {str(host.root / "venv"): str(host.root / "one")}
+    assert os.readlink(host.root / "venv").endswith("two"), "check mode has changed something"
+    answer = host(**back)
+    assert answer["files_changed"] == predicted["files_changed"]
+    assert (answer["pending"], answer["can_roll_back"], answer["links"]) == (True, True, predicted["links"])
+    assert (os.readlink(host.root / "venv"), (host.root / "config").read_text()) == (str(host.root / "one"), "of one")
+    host(state="rolled_back")
+    assert (host.root / "config").read_text() == "of two, later", "the way back has no way back"
+    host(**back)
+    host(state="committed")
+    host(**back)
+    assert (os.readlink(host.root / "venv"), (host.root / "config").read_text()) == (
+        str(host.root / "two"),
+        "of two, later",
+    )
+
+
+def test_going_back_by_hand_goes_to_a_folder_where_it_was_kept(host: Host) -> None:
+    (host.root / "venv").mkdir()
+    (host.root / "venv/mine").write_text("mine")
+    (host.root / "config").write_text("by hand")
+    host(*release(host, "one", "of one"))
+    host(state="committed")
+    host(state="reverted", until=str(host.root / "venv"))
+    assert (host.root / "venv").is_symlink()
+    assert (host.root / "venv/mine").read_text() == "mine"
+    assert (host.root / "config").read_text() == "by hand"
+
+
+@pytest.mark.parametrize(("first", "words"), [(True, "nothing to go back to"), (False, "not there any more")])
+def test_going_back_by_hand_is_refused_where_nothing_is_left_to_go_to(host: Host, first: bool, words: str) -> None:
+    for name in ("one",) if first else ("one", "two"):
+        host(*release(host, name, f"of {name}"))
+        host(state="committed")
+    if not first:
+        (host.root / "one").rmdir()
+    before = (os.readlink(host.root / "venv"), (host.root / "config").read_text())
+    answer = host(state="reverted", until=str(host.root / "venv"))
+    assert answer["failed"]
+    assert words in answer["msg"]
+    assert (os.readlink(host.root / "venv"), (host.root / "config").read_text()) == before

@@ -494,3 +494,39 @@ def _after(change: Change) -> Found:
 )
 def test_a_secret_is_masked_to_the_end_of_its_value(line: str, shown: str | None) -> None:
     assert _transaction.masked(f"{line}\n") == f"{shown or line}\n"
+
+
+def remembered(*entries: Entry) -> Journal:
+    return Journal("now", first=False, entries=entries)
+
+
+NOW = dataclasses.replace(LINK, target="two")
+
+
+@pytest.mark.parametrize(
+    ("journals", "targets"),
+    [
+        ([remembered(WAS_LINK)], ["one"]),
+        ([remembered(dataclasses.replace(WAS_LINK, target="two")), remembered(WAS_LINK)], ["one"]),
+        ([remembered(WAS_FOLDER)], ["/k"]),
+        ([remembered(WAS_LINK), remembered(dataclasses.replace(WAS_LINK, target="zero"))], ["one"]),
+        ([remembered(dataclasses.replace(WAS_FILE, path="/other")), remembered(WAS_LINK)], [None, "one"]),
+        ([remembered(dataclasses.replace(WAS_FILE, path="/other", minted=True)), remembered(WAS_LINK)], ["one"]),
+    ],
+)
+def test_how_far_back_a_change_is_taken_back(journals: list[Journal], targets: list[str | None]) -> None:
+    assert [item.target for item in _transaction.reverting(journals, "/f", NOW)] == targets
+
+
+def test_of_several_changes_of_a_path_the_oldest_state_comes_back() -> None:
+    newer, older = (Entry("/other", "file", 1, 2, 0o640, text, secret=True) for text in (b"newer", b"older"))
+    [other, _link] = _transaction.reverting([remembered(newer), remembered(older, WAS_LINK)], "/f", NOW)
+    assert other == Item("/other", "file", content=b"older", uid=1, gid=2, mode=0o640, secret=True)
+
+
+@pytest.mark.parametrize(
+    "journals", [[], [remembered(WAS_ABSENT)], [remembered(dataclasses.replace(WAS_LINK, target="two"))]]
+)
+def test_where_nothing_served_before_there_is_nothing_to_take_back(journals: list[Journal]) -> None:
+    with pytest.raises(SynapseError, match="nothing to go back to"):
+        _transaction.reverting(journals, "/f", NOW)
