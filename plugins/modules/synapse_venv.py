@@ -309,12 +309,12 @@ import typing as t
 from http.client import HTTPException
 from urllib.error import HTTPError, URLError
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import ConnectionError as IndexConnectionError
 from ansible.module_utils.urls import MissingModuleError, open_url
 
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _index
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._installer import Sources
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._module import DiscreetModule
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import Runner, SynapseError, module_runner
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._venv_request import Options
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._venv_task import Task
@@ -346,37 +346,14 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
 _UNREACHABLE = (URLError, OSError, ValueError, HTTPException, IndexConnectionError, MissingModuleError)
 
 
-# ansible-core ships no types, so mypy knows nothing of the class, nor of what it calls.
-class _Module(AnsibleModule):  # type: ignore[misc, unused-ignore]
-    """Keeps passwords out of the result and of the host's own log.
-
-    ``no_log`` would take every folder of ``find_links`` out of the result, and with it the start of the paths there.
-    """
-
-    def log(self, msg: str, log_args: dict[str, t.Any] | None = None) -> None:
-        if log_args and "find_links" in log_args:
-            hidden = "NOT_LOGGING_PARAMETER"
-            log_args = {**log_args, "find_links": hidden, "default_index_url": hidden}
-            msg = "Invoked with " + " ".join(f"{name}={value}" for name, value in log_args.items())
-        super().log(msg, log_args=log_args)  # type: ignore[no-untyped-call]
-
-    def exit_json(self, **result: t.Any) -> t.NoReturn:
-        self._hide()
-        super().exit_json(**result)
-
-    def fail_json(self, *message: str, **result: t.Any) -> t.NoReturn:
-        self._hide()
-        super().fail_json(*message, **result)
-
-    def _hide(self) -> None:
-        """Name the passwords in addresses; one that is part of a path that is returned shows only with its user."""
-        given = getattr(self, "params", None) or {}
-        paths = f"{given.get('path')} {given.get('releases_path')}"
-        for option in ("index_url", "default_index_url", "extra_index_urls", "find_links"):
-            value = given.get(option) or ()
-            for url in [value] if isinstance(value, str) else value:
-                if "://" in str(url):
-                    self.no_log_values.update(text for text in _index.secrets_in(str(url)) if text not in paths)
+def passwords_of(params: t.Mapping[str, t.Any]) -> t.Iterator[str]:
+    """Yield the passwords in addresses; one that is part of a path that is returned shows only with its user."""
+    paths = f"{params.get('path')} {params.get('releases_path')}"
+    for option in ("index_url", "default_index_url", "extra_index_urls", "find_links"):
+        value = params.get(option) or ()
+        for url in [value] if isinstance(value, str) else value:
+            if "://" in str(url):
+                yield from (text for text in _index.secrets_in(str(url)) if text not in paths)
 
 
 def fetcher(sources: Sources) -> t.Callable[[str], bytes]:
@@ -400,7 +377,7 @@ def fetcher(sources: Sources) -> t.Callable[[str], bytes]:
     return fetch
 
 
-def run(module: AnsibleModule) -> dict[str, t.Any]:
+def run(module: DiscreetModule) -> dict[str, t.Any]:
     """Observe, plan, and unless only a prediction is wanted, apply."""
 
     def runner(descriptors: t.Sequence[int] = ()) -> Runner:
@@ -415,7 +392,10 @@ def run(module: AnsibleModule) -> dict[str, t.Any]:
 
 def main() -> None:
     """Run as an Ansible module."""
-    module = _Module(  # type: ignore[no-untyped-call]
+    module = DiscreetModule(
+        # As no_log, find_links would take every one of its folders out of the result.
+        unlogged=("find_links", "default_index_url"),
+        secrets=passwords_of,
         argument_spec=ARGUMENTS,
         mutually_exclusive=[("requirements", "requirements_content")],
         supports_check_mode=True,
