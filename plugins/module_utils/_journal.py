@@ -79,13 +79,16 @@ class Store:
         if not self.trusted():
             yield
             return
-        handle = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            handle = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise self._unlockable(error) from error
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 if error.errno not in {errno.EWOULDBLOCK, errno.EACCES}:
-                    raise
+                    raise self._unlockable(error) from error
                 raise SynapseError(
                     f"Another run is changing the files of this installation (it holds {self.folder}): let it end, "
                     "then run again. Nothing was changed."
@@ -93,6 +96,12 @@ class Store:
             yield
         finally:
             os.close(handle)
+
+    def _unlockable(self, error: OSError) -> SynapseError:
+        return SynapseError(
+            f"Cannot lock the transaction's folder {_files.describe(self.folder, error)}. Let this user open it, on a "
+            "file system that knows locks, or name another folder, and run again. Nothing was changed."
+        )
 
     def load(self) -> Journal | None:
         """Return the open journal. Raises ``SynapseError`` where it cannot be read or is damaged."""
@@ -186,11 +195,16 @@ class Store:
         return place
 
     def _kept(self) -> list[tuple[str, int]]:
-        """Return the backups, oldest first, as time and number within it."""
-        with os.scandir(self.backups) as entries:
-            return sorted(
-                (entry.name[:16], int(entry.name[17:] or 1)) for entry in entries if _STAMP.fullmatch(entry.name)
-            )
+        """Return the backups, oldest first, as time and number within it. Raises ``SynapseError``."""
+        try:
+            with os.scandir(self.backups) as entries:
+                names = [entry.name for entry in entries if _STAMP.fullmatch(entry.name)]
+        except OSError as error:
+            raise SynapseError(
+                f"Cannot look at the backups in {_files.describe(self.backups, error)}. Let this user read that "
+                "folder, and run again."
+            ) from error
+        return sorted((name[:16], int(name[17:] or 1)) for name in names)
 
     def _place(self) -> str:
         """Return a free name that sorts after all others, even where the clock went back."""

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import stat
 from pathlib import Path
@@ -158,3 +160,26 @@ def test_two_at_once_do_not_go(store: Store) -> None:
         pass
     with store.locked():
         pass
+
+
+@pytest.mark.parametrize(("module", "name"), [(os, "open"), (fcntl, "flock")], ids=["open", "flock"])
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ENOLCK, errno.EIO])
+def test_a_folder_that_cannot_be_locked_is_named(
+    store: Store, module: object, name: str, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.save(Journal("then", False, (ONE,)), 0)
+
+    def fail(*unused: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(module, name, fail)
+    told = rf"{store.folder}: {os.strerror(number)}.*Nothing was changed"
+    with pytest.raises(SynapseError, match=told), store.locked():
+        pytest.fail("it was locked")
+
+
+def test_backups_that_cannot_be_looked_at_are_named(store: Store) -> None:
+    Path(store.folder).mkdir(parents=True, mode=0o700)
+    Path(store.backups).write_text("in the way", encoding="utf-8")
+    with pytest.raises(SynapseError, match=rf"{store.backups}: Not a directory.*run again"):
+        store._kept()
