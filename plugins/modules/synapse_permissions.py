@@ -172,12 +172,13 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner impor
 _STILL_TO_BE_MADE = 0xFFFFFFFE
 
 
-def _number(resolve: t.Callable[[], int | None], check_mode: bool) -> int | None:
+def _number(resolve: t.Callable[[], int | None], name: str | None, check_mode: bool) -> int | None:
     """A user's or group's number; in check mode an earlier task may be going to make that user."""
     try:
         return resolve()
     except SynapseError:
-        if check_mode:
+        # A number needs no user; one that is refused is wrong, and no earlier task makes it right.
+        if check_mode and not (name or "").isdecimal():
             return _STILL_TO_BE_MADE
         raise
 
@@ -189,8 +190,8 @@ def _rule(item: dict[str, t.Any], check_mode: bool) -> Rule:
     }
     return Rule(
         path=os.path.normpath(item["path"]),
-        uid=_number(lambda: _files.resolve(item["owner"], None).uid, check_mode),
-        gid=_number(lambda: _files.resolve(None, item["group"]).gid, check_mode),
+        uid=_number(lambda: _files.resolve(item["owner"], None).uid, item["owner"], check_mode),
+        gid=_number(lambda: _files.resolve(None, item["group"]).gid, item["group"], check_mode),
         recurse=item["recurse"],
         exclude=tuple(item["exclude"]),
         missing_ok=item["missing_ok"],

@@ -64,6 +64,16 @@ def test_a_user_who_is_still_to_be_made_is_a_prediction_in_check_mode_alone(
     assert "no user 'a-user-to-be-made'" in run_module("synapse_permissions", paths=paths)["msg"]
 
 
+@pytest.mark.parametrize("half", ["owner", "group"])
+@pytest.mark.parametrize("check", [True, False])
+def test_a_number_that_no_user_can_have_is_refused_in_check_mode_too(
+    tree: pathlib.Path, run_module: t.Any, half: str, check: bool
+) -> None:
+    result = run_module("synapse_permissions", check=check, paths=[{"path": str(tree), half: "4294967295"}])
+    assert result["failed"]
+    assert "4294967295 is no number of a user or group" in result["msg"]
+
+
 def test_what_was_left_alone_is_said(tree: pathlib.Path, run_module: t.Any, tmp_path: pathlib.Path) -> None:
     (tmp_path / "other").hardlink_to(tree / "homeserver.yaml")
     result = run_module(
