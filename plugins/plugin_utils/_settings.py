@@ -40,9 +40,12 @@ _PATHS = (
     "synapse_log_path",
     "synapse_signing_key_path",
     "synapse_transaction_path",
+    "synapse_backup_path",
 )
 _COUNTS = {
     "synapse_keep_releases": (1, 100),
+    "synapse_keep_backups": (1, 1000),
+    "synapse_upgrade_timeout": (5, 86400),
     "synapse_log_days": (1, 3650),
     "synapse_health_timeout": (5, 86400),
 }
@@ -55,6 +58,7 @@ _SWITCHES = (
     "synapse_service_enabled",
     "synapse_new_identity",
     "synapse_health_well_known",
+    "synapse_backup_database",
 )
 _HIDDEN = ("/home/", "/root/", "/tmp/", "/var/tmp/", "/run/user/")  # noqa: S108 - named, not used
 _SECRETS = ("synapse_macaroon_secret_key", "synapse_registration_shared_secret", "synapse_form_secret")
@@ -207,6 +211,7 @@ def _refuse_packages(settings: Mapping[str, t.Any]) -> Iterator[str]:
         "synapse_extra_packages": (_REQUIREMENT, "requirement specifiers, such as matrix-synapse-ldap3==0.3.0"),
         "synapse_extra_index_urls": (re.compile(r"^(https?|file)://\S+$"), "URLs"),
         "synapse_find_links": (re.compile(r"^(/|(https?|file)://)\S+$"), "absolute paths and URLs"),
+        "synapse_worker_units": (_UNIT, "names of units, such as matrix-synapse-worker@sync1.service"),
         "synapse_allow_unknown_options": (re.compile(r"^[^\s.]+(\.[^\s.]+)*$"), "dotted names of options"),
     }
     for variable, (pattern, allowed) in patterns.items():

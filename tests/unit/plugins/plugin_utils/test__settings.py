@@ -30,6 +30,11 @@ def settings() -> dict[str, t.Any]:
         "synapse_media_path": "/var/lib/synapse/media_store",
         "synapse_signing_key_path": "/etc/synapse/homeserver.signing.key",
         "synapse_transaction_path": "/etc/synapse/.transaction",
+        "synapse_backup_path": "/var/lib/synapse/backups",
+        "synapse_backup_database": True,
+        "synapse_keep_backups": 3,
+        "synapse_upgrade_timeout": 600,
+        "synapse_worker_units": [],
     }
 
 
@@ -85,6 +90,11 @@ def test_server_names_that_are_allowed(settings: dict[str, t.Any], name: str) ->
         ("synapse_config", {"databases": {}}, "use database"),
         ("synapse_keep_releases", 0, "from 1 to 100"),
         ("synapse_health_timeout", 1, "from 5 to"),
+        ("synapse_upgrade_timeout", 1, "from 5 to"),
+        ("synapse_keep_backups", 0, "from 1 to 1000"),
+        ("synapse_backup_database", "no", "true and false"),
+        ("synapse_backup_path", "backups", "absolute path"),
+        ("synapse_worker_units", ["a unit"], "names of units"),
         ("synapse_service_memory_max", "lots", "such as 4G"),
         ("synapse_service_environment", {"A B": "1"}, "values of one line"),
         ("synapse_macaroon_secret_key", "short", "5 characters (not shown)"),
