@@ -23,7 +23,7 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner impor
 if t.TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Asked", "Options", "ask", "python_floor"]
+__all__ = ["Asked", "Options", "ask", "check_wanted", "python_floor"]
 
 _VERSION = re.compile(r"\d+(\.\d+)*((a|b|rc)\d+)?(\.post\d+)?")
 _PACKAGE = re.compile(
@@ -81,17 +81,7 @@ class Options:
         return options
 
     def _check(self) -> None:
-        if self.version and not _VERSION.fullmatch(self.version):
-            raise SynapseError(f"'version' is {self.version!r}: give an exact version such as '1.163.2'.")
-        for extra in self.extras:
-            if not _EXTRA.fullmatch(extra):
-                raise SynapseError(f"'extras' has {extra!r}: give names of Synapse's extras such as 'redis'.")
-        for package in self.extra_packages:
-            if not _PACKAGE.fullmatch(package):
-                raise SynapseError(
-                    f"'extra_packages' has {package!r}: give a name, with a version if need be, such as "
-                    "'synapse-s3-storage-provider==1.5.0'. Addresses and folders have no hash that could be checked."
-                )
+        check_wanted(self.version, self.extras, self.extra_packages)
         for name, urls in (
             ("index_url", (self.index_url,)),
             ("default_index_url", (self.default_index_url,)),
@@ -105,6 +95,21 @@ class Options:
         if self.path == self.releases_path or self.path.startswith(f"{self.releases_path}/"):
             raise SynapseError(
                 f"'path' is {self.path}, inside 'releases_path' ({self.releases_path}): it must be outside."
+            )
+
+
+def check_wanted(version: str, extras: tuple[str, ...], extra_packages: tuple[str, ...]) -> None:
+    """Raise ``SynapseError`` where one of the options of these names is not what can be installed."""
+    if version and not _VERSION.fullmatch(version):
+        raise SynapseError(f"'version' is {version!r}: give an exact version such as '1.163.2'.")
+    for extra in extras:
+        if not _EXTRA.fullmatch(extra):
+            raise SynapseError(f"'extras' has {extra!r}: give names of Synapse's extras such as 'redis'.")
+    for package in extra_packages:
+        if not _PACKAGE.fullmatch(package):
+            raise SynapseError(
+                f"'extra_packages' has {package!r}: give a name, with a version if need be, such as "
+                "'synapse-s3-storage-provider==1.5.0'. Addresses and folders have no hash that could be checked."
             )
 
 

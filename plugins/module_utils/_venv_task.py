@@ -6,18 +6,15 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import shutil
 import typing as t
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
 
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import (
     _default_lock,
     _files,
-    _index,
     _installer,
-    _public_index,
+    _origins,
     _venv,
     _venv_build,
 )
@@ -254,37 +251,18 @@ class Task:
 
     def _as_of(self, asked: Asked, sources: Sources) -> str:
         """Return the instant as of which an old version is resolved, empty for now; refuse an unknown one."""
-        if sources.offline:
-            return ""
-        if not sources.index_url:
-            raise SynapseError(
-                f"The day of Synapse {asked.version} cannot be looked up, because {_index.UNKNOWN}. Nothing was "
-                "changed."
-            )
-        url = _index.project_url(sources.index_url, "matrix-synapse")
-        try:
-            files = _index.parse_listing(self._fetcher(sources)(url), url)
-        except FileNotFoundError:
-            return ""
-        if (
-            not sources.extra_index_urls
-            and not sources.find_links
-            and not _index.has(files, "matrix-synapse", asked.version)
-        ):
-            newest = _index.newest(files, "matrix-synapse") or "none"
-            raise SynapseError(
-                f"There is no Synapse {asked.version} on {sources.hosts()}: the newest there is {newest}. Correct "
-                "'version'. Nothing was changed."
-            )
-        if _index.newest(files, "matrix-synapse") == asked.version:
-            return ""
-        day = _index.released(files, "matrix-synapse", asked.version)[:10]
-        if not re.fullmatch(r"\d{4}-\d\d-\d\d", day):
-            return ""
-        try:
-            return (datetime.strptime(day, "%Y-%m-%d") + timedelta(days=2)).strftime("%Y-%m-%dT00:00:00Z")
-        except (ValueError, OverflowError):
-            return ""
+        return _origins.end_of(_origins.as_of(asked.version, sources, self._fetcher(sources)))
+
+    def _sources(self) -> Sources:
+        options = self.options
+        return _origins.sources_of(
+            index_url=options.index_url,
+            default_index_url=options.default_index_url,
+            extra_index_urls=options.extra_index_urls,
+            find_links=options.find_links,
+            offline=options.offline,
+            ca_bundle=options.ca_bundle,
+        )
 
     def _warn_unlocked(self, asked: Asked) -> None:
         self.warnings.append(
@@ -293,29 +271,6 @@ class Task:
         )
 
     # ----------------------------------------------------------------------------------------------------- installers
-
-    def _sources(self) -> Sources:
-        options = self.options
-        index, bundle = _installer.host_sources(os.environ, _installer.pip_configurations(os.environ))
-        for name in _installer.stray_variables(os.environ):
-            del os.environ[name]
-        if options.ca_bundle and not os.path.isfile(options.ca_bundle):
-            raise SynapseError(
-                f"'ca_bundle' is {options.ca_bundle}, which does not exist on the host: put the file there first. "
-                "Nothing was changed."
-            )
-        _index.check_address("The index that the host's pip or uv is set to", index)
-        bundle = options.ca_bundle or (bundle if os.path.isfile(bundle) else "")
-        for link in options.find_links:
-            if "://" not in link and not os.path.isdir(link):
-                raise SynapseError(f"'find_links' has {link}, which is no folder on the host. Nothing was changed.")
-        return Sources(
-            index_url=options.index_url or index or options.default_index_url or _public_index.public_index(),
-            extra_index_urls=options.extra_index_urls,
-            find_links=options.find_links,
-            offline=options.offline,
-            ca_bundle=bundle,
-        )
 
     def _installer(
         self, run: Runner, interpreter: Interpreter, sources: Sources, tools: str, scratch: str

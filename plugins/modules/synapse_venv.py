@@ -306,14 +306,8 @@ lock_digest:
 
 import os
 import typing as t
-from http.client import HTTPException
-from urllib.error import HTTPError, URLError
 
-from ansible.module_utils.urls import ConnectionError as IndexConnectionError
-from ansible.module_utils.urls import MissingModuleError, open_url
-
-from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _index
-from ansible_collections.matrix_fleet.synapse.plugins.module_utils._installer import Sources
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._fetching import fetcher, passwords_of
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._module import DiscreetModule
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import Runner, SynapseError, module_runner
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._venv_request import Options
@@ -340,41 +334,6 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "activate": {"type": "bool", "default": True},
     "state": {"type": "str", "choices": ["present", "absent", "rebuilt"], "default": "present"},
 }
-
-
-# Everything that goes wrong on the way; proxies and certificates are among Ansible's own connection errors.
-_UNREACHABLE = (URLError, OSError, ValueError, HTTPException, IndexConnectionError, MissingModuleError)
-
-
-def passwords_of(params: t.Mapping[str, t.Any]) -> t.Iterator[str]:
-    """Yield the passwords in addresses; one that is part of a path that is returned shows only with its user."""
-    paths = f"{params.get('path')} {params.get('releases_path')}"
-    for option in ("index_url", "default_index_url", "extra_index_urls", "find_links"):
-        value = params.get(option) or ()
-        for url in [value] if isinstance(value, str) else value:
-            if "://" in str(url):
-                yield from (text for text in _index.secrets_in(str(url)) if text not in paths)
-
-
-def fetcher(sources: Sources) -> t.Callable[[str], bytes]:
-    """Return a function that fetches an address; ``FileNotFoundError`` where the other side has nothing there."""
-
-    def fetch(url: str) -> bytes:
-        host = _index.host_of(url)
-        try:
-            with open_url(
-                url, headers={"Accept": _index.ACCEPT}, timeout=60, ca_path=sources.ca_bundle or None
-            ) as answer:
-                return bytes(answer.read())
-        except HTTPError as error:
-            if error.code in {403, 404, 410}:
-                raise FileNotFoundError(url) from None
-            raise SynapseError(f"The package index at {host} answered {error.code}: check 'index_url'.") from None
-        except _UNREACHABLE as error:
-            reason = _index.without_secrets(str(getattr(error, "reason", error)))
-            raise SynapseError(_index.unreachable(host, reason)) from None
-
-    return fetch
 
 
 def run(module: DiscreetModule) -> dict[str, t.Any]:

@@ -5,8 +5,6 @@
 from __future__ import annotations
 
 import json
-import typing as t
-from http.client import BadStatusLine, IncompleteRead
 
 import pytest
 import yaml
@@ -15,11 +13,8 @@ pytest.importorskip("ansible")
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
-from ansible.module_utils.urls import MissingModuleError, ProxyError, SSLValidationError
 
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _default_lock
-from ansible_collections.matrix_fleet.synapse.plugins.module_utils._installer import Sources
-from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import SynapseError
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._venv_request import Options
 from ansible_collections.matrix_fleet.synapse.plugins.modules import synapse_venv
 
@@ -39,30 +34,6 @@ def test_every_argument_is_read() -> None:
 def test_addresses_that_may_hold_a_password_are_not_logged() -> None:
     assert synapse_venv.ARGUMENTS["index_url"]["no_log"]
     assert synapse_venv.ARGUMENTS["extra_index_urls"]["no_log"]
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        IncompleteRead(b"x"),
-        BadStatusLine("x"),
-        ProxyError("https://u:pa55@proxy:1"),
-        SSLValidationError("x"),
-        MissingModuleError("x", None),
-        ValueError("x"),
-    ],
-    ids=lambda error: type(error).__name__,
-)
-def test_what_goes_wrong_on_the_way_to_the_index_is_told(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*unused: object, **more: object) -> t.NoReturn:
-        raise error
-
-    monkeypatch.setattr(synapse_venv, "open_url", fail)
-    with pytest.raises(SynapseError, match="Nothing was changed") as told:
-        synapse_venv.fetcher(Sources("x"))("https://user:pa55@index.example/simple/")
-    assert "pa55" not in told.value.msg
-    with pytest.raises(SynapseError, match="Nothing was changed"):
-        synapse_venv.fetcher(Sources("x"))("http://[::1/simple")
 
 
 @pytest.mark.parametrize("more", [{}, {"keep_releases": "no number"}])
