@@ -7,6 +7,7 @@ Layout, all of it 0700 and 0600 of the user that runs the task::
     <folder>/current/journal.json     there is an open transaction; written last, after every copy that it names
     <folder>/current/<number>         saved copies
     <folder>/backups/<time>/...       the same, of committed transactions: one rename of ``current``
+    <folder>/failed/<time>/...        the same, of what did not work and was rolled back: for study, never used
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class Store:
         self.current = os.path.join(folder, "current")
         self.file = os.path.join(self.current, "journal.json")
         self.backups = os.path.join(folder, "backups")
+        self.failed = os.path.join(folder, "failed")
 
     def trusted(self) -> bool:
         """Return whether the folder is there; raise ``SynapseError`` where somebody else could have written into it.
@@ -117,7 +119,7 @@ class Store:
             yield journal
         if not os.path.isdir(self.backups):
             return
-        for stamp, number in reversed(self._kept()):
+        for stamp, number in reversed(self._kept(self.backups)):
             journal = self._read(os.path.join(self.backups, _name(stamp, number)))
             if journal is not None:
                 yield journal
@@ -171,47 +173,55 @@ class Store:
     def commit(self, keep: int) -> str | None:
         """Close the journal by one rename into the backups; keep the newest ``keep``. Return where it is kept."""
         _files.make_directory(self.backups, mode=0o700)
-        place = self._place()
+        place = self._place(self.backups)
         try:
             os.rename(self.current, place)
             _files.sync_directory(self.folder)
             _files.sync_directory(self.backups)
         except OSError as error:
             raise SynapseError(f"Cannot close the transaction: {_files.describe(self.current, error)}.") from error
-        self._prune(keep)
+        self._prune(self.backups, keep)
         return place if keep else None
 
     def back_up(self, entries: t.Sequence[Entry], keep: int) -> str | None:
         """Keep copies of files that change outside of a transaction. Raises ``SynapseError``."""
+        return self._keep(self.backups, entries, keep)
+
+    def set_aside(self, entries: t.Sequence[Entry], keep: int) -> str | None:
+        """Keep copies of what did not work and gives way, for study. Raises ``SynapseError``."""
+        return self._keep(self.failed, entries, keep)
+
+    def _keep(self, folder: str, entries: t.Sequence[Entry], keep: int) -> str | None:
         entries = [entry for entry in entries if entry.kind != "absent"]
         if not entries or not keep:
             return None
         _files.make_directory(self.folder, mode=0o700)
         self.trusted()
-        _files.make_directory(self.backups, mode=0o700)
-        place = self._place()
+        _files.make_directory(folder, mode=0o700)
+        place = self._place(folder)
         self._write(place, Journal(timestamp(), False, tuple(entries)))
-        self._prune(keep)
+        self._prune(folder, keep)
         return place
 
-    def _kept(self) -> list[tuple[str, int]]:
+    @staticmethod
+    def _kept(folder: str) -> list[tuple[str, int]]:
         """Return the backups, oldest first, as time and number within it. Raises ``SynapseError``."""
         try:
-            with os.scandir(self.backups) as entries:
+            with os.scandir(folder) as entries:
                 names = [entry.name for entry in entries if _STAMP.fullmatch(entry.name)]
         except OSError as error:
             raise SynapseError(
-                f"Cannot look at the backups in {_files.describe(self.backups, error)}. Let this user read that "
+                f"Cannot look at the backups in {_files.describe(folder, error)}. Let this user read that "
                 "folder, and run again."
             ) from error
         return sorted((name[:16], int(name[17:] or 1)) for name in names)
 
-    def _place(self) -> str:
+    def _place(self, folder: str) -> str:
         """Return a free name that sorts after all others, even where the clock went back."""
-        stamp, number = max([(timestamp(), 0), *self._kept()])
-        return os.path.join(self.backups, _name(stamp, number + 1))
+        stamp, number = max([(timestamp(), 0), *self._kept(folder)])
+        return os.path.join(folder, _name(stamp, number + 1))
 
-    def _prune(self, keep: int) -> None:
-        kept = self._kept()
+    def _prune(self, folder: str, keep: int) -> None:
+        kept = self._kept(folder)
         for stamp, number in kept[: max(0, len(kept) - keep)]:
-            shutil.rmtree(os.path.join(self.backups, _name(stamp, number)), ignore_errors=True)
+            shutil.rmtree(os.path.join(folder, _name(stamp, number)), ignore_errors=True)

@@ -27,6 +27,7 @@ __all__ = [
     "check_items",
     "diff_of",
     "diff_of_undoing",
+    "entry_as_found",
     "entry_of",
     "journal_from",
     "journal_with",
@@ -367,6 +368,12 @@ def entry_of(change: Change) -> Entry:
         minted=change.item.generate is not None,
         secret=change.item.secret,
     )
+
+
+def entry_as_found(entry: Entry, now: Found) -> Entry:
+    """Return what lies at the path of ``entry`` now, in the form in which it can be kept."""
+    content = now.content if now.kind == "file" else None
+    return Entry(entry.path, now.kind, now.uid, now.gid, now.mode, content, now.target, secret=entry.secret)
 
 
 def journal_with(

@@ -213,6 +213,11 @@ links:
   returned: success and there are some
   type: dict
   sample: {"/var/lib/synapse/venv": "/var/lib/synapse/releases/1.163.2-0fe18e3fa5d7"}
+kept:
+  description: Folder where a rollback left copies of what did not work, for study.
+  returned: where there is one
+  type: str
+  sample: /etc/synapse/.transaction/failed/20260102T030405Z
 backup:
   description: Folder where this run left copies of what was replaced.
   returned: where there is one
@@ -639,7 +644,7 @@ def rolled_back(module: DiscreetModule, store: Store) -> dict[str, t.Any]:
     journal = store.load() if store.trusted() else None
     if journal is None or journal.first:
         return _result(journal)
-    changed, diff = [], []
+    changed, diff, failed = [], [], []
     links = {entry.path: entry.kept or entry.target for entry in journal.entries if entry.kind in {"link", "directory"}}
     for entry in journal.entries:
         now = look(entry.path, content=True)
@@ -647,14 +652,21 @@ def rolled_back(module: DiscreetModule, store: Store) -> dict[str, t.Any]:
         if _transaction.undoing(entry, now, kept) != "nothing":
             changed.append(entry.path)
             diff.append(_transaction.diff_of_undoing(entry, now))
+            if now.kind in {"file", "link"} and not entry.minted:
+                failed.append(_transaction.entry_as_found(entry, now))
+    aside = None
     if not module.check_mode:
+        # A disk that is full must not keep back what worked.
+        with contextlib.suppress(SynapseError):
+            aside = store.set_aside(failed, module.params["keep_backups"])
         for entry in reversed(journal.entries):
             put_back(entry)
             # Also where it cannot be cleared: that is no reason not to put back the rest.
             with contextlib.suppress(OSError):
                 _files.clear(entry.path)
         store.drop()
-    return _result(None, changed=True, files_changed=changed, diff=diff, links=links)
+    kept_aside = {} if aside is None else {"kept": aside}
+    return _result(None, changed=True, files_changed=changed, diff=diff, links=links, **kept_aside)
 
 
 _STATES = {"committed": committed, "reverted": reverted, "rolled_back": rolled_back}

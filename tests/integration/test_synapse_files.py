@@ -170,6 +170,10 @@ def test_a_rollback_restores_contents_links_absence_owner_and_mode(host: Host) -
     assert not (host.root / "quiet").exists()
     assert (host.root / "minted").exists(), "a minted secret is never destroyed"
     assert (answer["pending"], answer["can_roll_back"]) == (False, False)
+    journal = json.loads((Path(answer["kept"]) / "journal.json").read_text())
+    [copy] = [item["copy"] for item in journal["items"] if item["path"].endswith("/a")]
+    assert (Path(answer["kept"]) / copy).read_text() == "newer", "what did not work cannot be studied"
+    assert stat.S_IMODE(Path(answer["kept"]).stat().st_mode) == 0o700
     assert host(state="rolled_back")["changed"] is False
 
 

@@ -182,4 +182,4 @@ def test_backups_that_cannot_be_looked_at_are_named(store: Store) -> None:
     Path(store.folder).mkdir(parents=True, mode=0o700)
     Path(store.backups).write_text("in the way", encoding="utf-8")
     with pytest.raises(SynapseError, match=rf"{store.backups}: Not a directory.*run again"):
-        store._kept()
+        store._kept(store.backups)
