@@ -82,6 +82,14 @@ options:
     description: The interpreter of the environment that Synapse is installed in.
     type: path
     default: /var/lib/synapse/venv/bin/python
+  compare_python:
+    description:
+      - The interpreter of the environment that serves now, where O(python) is that of another release which is to take
+        its place.
+      - What the two make of the configuration is then set side by side in RV(upgrade_report), whether or not the
+        configuration is accepted. The verdict itself is that of O(python) alone.
+      - An environment that is missing or broken is said in the report, and fails nothing.
+    type: path
   user:
     description:
       - The account that Synapse runs as. The check runs as this account.
@@ -97,8 +105,8 @@ options:
   unknown_options:
     description:
       - How grave an option is that this version of Synapse does not know.
-      - Options that an older version knew, and experiments that have ended, are never more than a warning, so that
-        they do not stand in the way of an upgrade.
+      - Options of which it is known that they ended with an older version, and experiments that have ended, are never
+        more than a warning, so that they do not stand in the way of an upgrade.
     type: str
     choices: [error, warning, ignore]
     default: error
@@ -140,6 +148,14 @@ EXAMPLES = r"""
     python: /var/lib/synapse/venv/bin/python
     user: synapse
     no_secrets_in_config: true
+
+- name: Say what another release would make of the configuration that is in use
+  matrix_fleet.synapse.synapse_config_check:
+    path: /etc/synapse/homeserver.yaml
+    python: /var/lib/synapse/releases/1.163.2-0fe18e3fa5d7/bin/python
+    compare_python: /var/lib/synapse/venv/bin/python
+    user: synapse
+    fail_on: never
 
 - name: List what is wrong with a server and its workers, without failing
   matrix_fleet.synapse.synapse_config_check:
@@ -231,6 +247,73 @@ problems:
       returned: always
       type: int
       sample: 42
+upgrade_report:
+  description: How the release behind O(python) takes the configuration differently from the one behind
+    O(compare_python).
+  returned: when O(compare_python) is given and RV(checked) is true, also where the configuration is refused
+  type: dict
+  sample:
+    from: 1.150.0
+    to: 1.163.2
+    no_longer_read:
+      - path: experimental_features.msc3266_enabled
+        suggestion: "The experiment has ended in this version: remove the option."
+        file: /etc/synapse/homeserver.yaml
+        line: 42
+    newly_read: []
+    newly_refused: []
+    unknown_to_both: []
+    problem:
+  contains:
+    from:
+      description: The version behind O(compare_python); C(null) where it could not be asked.
+      type: str
+    to:
+      description: The version behind O(python).
+      type: str
+    no_longer_read:
+      description: Options set here that the former reads and the latter does not.
+      type: list
+      elements: dict
+      contains: &option
+        path:
+          description: The dotted name of the option.
+          type: str
+        suggestion:
+          description: What to do about it, or C(null).
+          type: str
+        file:
+          description: The file that it stands in.
+          type: str
+        line:
+          description: The line of that file.
+          type: int
+    newly_read:
+      description: Options set here that have no effect in the former, and have one in the latter.
+      type: list
+      elements: dict
+      contains: *option
+    newly_refused:
+      description: What the latter refuses and the former takes; C(suggestion) begins with the reason.
+      type: list
+      elements: dict
+      contains: *option
+    unknown_to_both:
+      description: Options set here that neither knows.
+      type: list
+      elements: dict
+      contains: *option
+    problem:
+      description: Why the former could not be asked, or C(null).
+      type: str
+upgrade_summary:
+  description: RV(upgrade_report) as sentences.
+  returned: when RV(upgrade_report) is
+  type: list
+  elements: str
+  sample:
+    - "Synapse 1.163.2 does not read experimental_features.msc3266_enabled (/etc/synapse/homeserver.yaml line 42), which
+      1.150.0 does. The experiment has ended in this version: remove the option."
 """
 
 import inspect
@@ -239,7 +322,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _probing
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _probing, _upgrade_report
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._config import (
     SEVERITIES,
     Problem,
@@ -270,6 +353,7 @@ ARGUMENT_SPEC: dict[str, t.Any] = {
     "directories": {"type": "list", "elements": "path", "default": []},
     "workers": {"type": "list", "elements": "path", "default": []},
     "python": {"type": "path", "default": "/var/lib/synapse/venv/bin/python"},
+    "compare_python": {"type": "path"},
     "user": {"type": "str"},
     "no_secrets_in_config": {"type": "bool", "default": False, "no_log": False},
     "unknown_options": {"type": "str", "choices": ["error", "warning", "ignore"], "default": "error"},
@@ -306,15 +390,20 @@ def account_for(user: str | None, python: str) -> tuple[Account | None, str | No
         return _probing.account_for(None, python), note
 
 
-def observe(run: Runner, params: t.Mapping[str, t.Any], parent: str, account: Account | None) -> dict[str, t.Any]:
-    """Ask the installed Synapse; raises ``SynapseError`` where it cannot be asked."""
-    python = params["python"]
+def observe(
+    run: Runner,
+    params: t.Mapping[str, t.Any],
+    parent: str,
+    account: Account | None,
+    *,
+    python: str,
+    request: dict[str, t.Any],
+) -> dict[str, t.Any]:
+    """Ask the Synapse behind ``python``; raises ``SynapseError`` where it cannot be asked."""
     source = inspect.getsource(config_check)
     try:
         with _probing.scratch(parent, account) as folder:
-            answer = ask_python(
-                run, python, source, request_of(params), cwd=folder, account=account, timeout=params["timeout"]
-            )
+            answer = ask_python(run, python, source, request, cwd=folder, account=account, timeout=params["timeout"])
     except SynapseError as error:
         if error.details.get("rc") != _NOT_STARTED:
             raise
@@ -329,6 +418,29 @@ def observe(run: Runner, params: t.Mapping[str, t.Any], parent: str, account: Ac
             "Repair the environment with the module synapse_venv."
         )
     return answer
+
+
+def environment_of(python: str) -> str:
+    """Return the folder of the environment that an interpreter belongs to, without any link in its name."""
+    return os.path.realpath(os.path.dirname(os.path.dirname(os.path.abspath(python))))
+
+
+def compared(module: AnsibleModule, answer: dict[str, t.Any], wanted: Wanted) -> _upgrade_report.Report:
+    """Ask the release that serves now about the same configuration, and set its answer beside ``answer``."""
+    params, python = module.params, module.params["compare_python"]
+    if environment_of(python) == environment_of(params["python"]):
+        return _upgrade_report.compare(answer, answer, wanted)
+    if not os.access(python, os.X_OK):
+        problem = f"{python}, the interpreter of the release that serves now, does not exist or is not executable."
+        return _upgrade_report.unanswered(answer["version"], problem)
+    account, _note = account_for(params["user"], python)
+    # Releases before 1.126 do not know --no-secrets-in-config; what it refuses is the new release's to say.
+    request = {**request_of(params), "secrets_allowed": True}
+    try:
+        before = observe(module_runner(module), params, module.tmpdir, account, python=python, request=request)
+    except SynapseError as error:
+        return _upgrade_report.unanswered(answer["version"], error.msg)
+    return _upgrade_report.compare(before, answer, wanted)
 
 
 def failing(problems: t.Sequence[Problem], fail_on: str) -> list[Problem]:
@@ -350,8 +462,11 @@ def run_module(module: AnsibleModule) -> dict[str, t.Any]:
     account, note = account_for(params["user"], params["python"])
     if note is not None:
         module.warn(note)
-    answer = observe(module_runner(module), params, module.tmpdir, account)
-    problems = judge(answer, Wanted(params["unknown_options"], tuple(params["allow_unknown"])))
+    answer = observe(
+        module_runner(module), params, module.tmpdir, account, python=params["python"], request=request_of(params)
+    )
+    wanted = Wanted(params["unknown_options"], tuple(params["allow_unknown"]))
+    problems = judge(answer, wanted)
     result = {
         "checked": True,
         "checked_as": answer["account"],
@@ -360,6 +475,9 @@ def run_module(module: AnsibleModule) -> dict[str, t.Any]:
         "summary": summary(problems, answer["version"]),
         "problems": [problem.as_dict() for problem in problems],
     }
+    if params["compare_python"] is not None:
+        report = compared(module, answer, wanted)
+        result.update(upgrade_report=report.as_dict(), upgrade_summary=report.lines())
     fatal = failing(problems, params["fail_on"])
     if fatal:
         raise SynapseError("\n".join([result["summary"], *map(render, fatal)]), **result)

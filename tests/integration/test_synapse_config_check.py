@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The check against a real Synapse: what its own parser misses must be found, and a healthy server must pass.
 
-Needs the environment variable SYNAPSE_VENV: the folder of an environment with Synapse in it.
+Needs the environment variables SYNAPSE_VENV and SYNAPSE_OLD_VENV: the folders of environments with Synapse in them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import yaml
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _config
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._probes import config_check as probe
 from ansible_collections.matrix_fleet.synapse.tests.integration import module_process
-from ansible_collections.matrix_fleet.synapse.tests.integration.homeserver import synapse_python
+from ansible_collections.matrix_fleet.synapse.tests.integration.homeserver import old_synapse_python, synapse_python
 
 PYTHON = str(synapse_python())
 UID = 23456
@@ -814,3 +814,109 @@ class TestModule:
             tmp_path / "output"
         ]
         assert list(tmp_path.rglob("synapse-probe-*")) == []
+
+
+def named(report: dict[str, t.Any], kind: str) -> list[str]:
+    return [option["path"] for option in report[kind]]
+
+
+class TestUpgrade:
+    """From the old release to the new. What each reads is taken from synapse/config/*.py of 1.150.0 and 1.163.2."""
+
+    def test_what_the_new_release_does_not_read_and_what_it_reads_first(self, server: Server, module: Module) -> None:
+        setting(
+            experimental_features={"msc2666_enabled": True, "msc3881_enabled": True, "msc4242_enabled": True},
+            redaction_allowed_period="1d",
+            redis={"enabled": True, "username": "synapse", "password": SECRETS["form_secret"]},
+            enable_registratoin=True,
+            my_module={"a": 1},
+            retention={"enabled": False},
+        )(server)
+        old = str(old_synapse_python())
+        answer = module(
+            path=[server.save()], compare_python=old, allow_unknown=["my_module"], no_secrets_in_config=True
+        )
+        assert answer["failed"], "what neither knows is refused, and the report is there all the same"
+        report = answer["upgrade_report"]
+        assert (report["from"], report["to"], report["problem"]) == ("1.150.0", answer["version"], None)
+        assert named(report, "no_longer_read") == ["experimental_features.msc2666_enabled"]
+        assert set(named(report, "newly_read")) == {
+            "experimental_features.msc4242_enabled",
+            "redaction_allowed_period",
+            "redis.username",
+        }
+        assert named(report, "unknown_to_both") == ["enable_registratoin"]
+        [lost] = report["no_longer_read"]
+        assert lost["suggestion"] == "The experiment has ended in this version: remove the option."
+        written = (server.etc / "homeserver.yaml").read_text().splitlines()
+        assert (lost["file"], written[lost["line"] - 1].strip()) == (
+            f"{server.etc}/homeserver.yaml",
+            "msc2666_enabled: true",
+        )
+        assert answer["upgrade_summary"][-1].startswith("Neither 1.150.0 nor 1.163.2 knows enable_registratoin (")
+        for secret in SECRETS.values():
+            assert secret not in json.dumps(answer)
+
+    def test_what_only_the_new_release_refuses(self, server: Server, module: Module) -> None:
+        provider = {
+            "enabled": True,
+            "issuer": "https://id.test.local/",
+            "client_id": "one",
+            "client_secret": "pa55word",
+        }
+        provider.update(client_auth_method="client_secret_basic", admin_token="t0ken-eeNgie5u")
+        setting(
+            experimental_features={"msc3861": provider}, enable_registration=False, password_config={"enabled": False}
+        )(server)
+        answer = module(path=[server.save()], compare_python=str(old_synapse_python()))
+        assert answer["failed"]
+        [refused] = answer["upgrade_report"]["newly_refused"]
+        assert refused["path"] == "experimental_features.msc3861"
+        assert "matrix_authentication_service" in refused["suggestion"]
+        assert "which 1.150.0 takes" in answer["upgrade_summary"][0]
+        assert "t0ken-eeNgie5u" not in json.dumps(answer)
+        assert answer["upgrade_report"]["no_longer_read"] == []
+
+    def test_a_healthy_server_with_workers_loses_nothing(self, server: Server, module: Module) -> None:
+        workers = server.distribute("worker1")
+        answer = module(path=[server.save()], workers=workers, compare_python=str(old_synapse_python()))
+        assert "failed" not in answer
+        assert all(not named(answer["upgrade_report"], kind) for kind in ("no_longer_read", "newly_refused"))
+
+    @pytest.mark.parametrize("kind", ["missing", "dangling", "without Synapse", "silent"])
+    def test_an_old_release_that_cannot_be_asked_fails_nothing(
+        self, server: Server, module: Module, kind: str, tmp_path: Path
+    ) -> None:
+        programs = tmp_path / "old" / "bin"
+        programs.mkdir(parents=True)
+        (tmp_path / "old").chmod(0o755)
+        python = programs / "python"
+        if kind == "dangling":
+            python.symlink_to("/usr/bin/python2.6")
+        elif kind == "without Synapse":
+            python.symlink_to("/usr/bin/python3")
+        elif kind == "silent":
+            python.write_text("#!/bin/sh\nexit 3\n")
+            python.chmod(0o755)
+        answer = module(path=[server.save()], compare_python=str(python))
+        assert "failed" not in answer
+        assert answer["valid"]
+        report = answer["upgrade_report"]
+        assert (report["from"], report["no_longer_read"]) == (None, [])
+        assert str(python) in report["problem"]
+        [line] = answer["upgrade_summary"]
+        assert report["problem"] in line
+
+    def test_the_same_environment_under_another_name_is_not_asked_twice(
+        self, server: Server, module: Module, tmp_path: Path
+    ) -> None:
+        (tmp_path / "venv").symlink_to(Path(PYTHON).parent.parent)
+        answer = module(path=[server.save()], compare_python=f"{tmp_path}/venv/bin/python")
+        report = answer["upgrade_report"]
+        assert report["from"] == report["to"] == answer["version"]
+        assert answer["upgrade_summary"] == [
+            f"Synapse {report['to']} reads all of this configuration that {report['to']} reads, and nothing more."
+        ]
+
+    def test_without_a_release_to_compare_with_there_is_no_report(self, server: Server, module: Module) -> None:
+        assert not {"upgrade_report", "upgrade_summary"} & set(module(path=[server.save()]))

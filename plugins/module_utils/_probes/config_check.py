@@ -1418,6 +1418,7 @@ def run_facts(run: Run, stage: Stage, redactor: Redactor) -> dict[str, t.Any]:
         "documents": [document_facts(document, stage) for document in run.documents],
         "failures": run.failures,
         "notes": run.notes,
+        "read": sorted(map(list, run.trace.read), key=str),
         "unread": missing_options,
         "vocabulary": vocabulary(run) if missing_options else {},
         "words": run.words,
@@ -1446,7 +1447,8 @@ def check(request: t.Mapping[str, t.Any], redactor: Redactor) -> dict[str, t.Any
     logging.getLogger().addHandler(logging.NullHandler())
     importlib.import_module("synapse.config.homeserver")
     watch_models()
-    version = str(importlib.import_module("synapse").__version__)
+    # Inside a checkout of anything, Synapse adds the branch and commit of that (synapse/__init__.py, 1.163.2).
+    version = str(importlib.import_module("synapse").__version__).split(" ")[0]
     with stage.set():
         main = [Document.load(path) for path in find_files(request["main"])]
         workers = [(path, [*main, Document.load(path)]) for path in request["workers"]]
