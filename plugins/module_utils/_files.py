@@ -41,6 +41,7 @@ __all__ = [
     "resolve",
     "stage",
     "stage_link",
+    "stage_open",
     "sync_directory",
     "tail",
     "write",
@@ -240,19 +241,18 @@ def _sync_name(path: str) -> None:
         sync_directory(os.path.dirname(path) or ".")
 
 
-def stage(path: str, data: bytes, *, ownership: Ownership = KEEP, mode: int) -> str:
+def stage(path: str, data: bytes | t.Iterable[bytes], *, ownership: Ownership = KEEP, mode: int) -> str:
     """Write what shall lie at ``path`` beside it, whole, synced, with its owner and mode; return the temporary's name.
 
+    ``data`` may come in parts, so that a large file need not fit into memory; what they raise ends the writing.
     ``None`` halves of ``ownership`` are those of this process. ``publish`` makes it visible. Raises ``SynapseError``.
     """
+    partial, handle = stage_open(path, ownership=ownership, mode=mode)
     try:
-        partial = _partial(path)
-        handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             with os.fdopen(handle, "wb") as stream:
-                own(stream.fileno(), ownership)
-                os.fchmod(stream.fileno(), mode)
-                stream.write(data)
+                for part in (data,) if isinstance(data, bytes) else data:
+                    stream.write(part)
                 stream.flush()
                 os.fsync(stream.fileno())
         except BaseException:
@@ -263,6 +263,28 @@ def stage(path: str, data: bytes, *, ownership: Ownership = KEEP, mode: int) -> 
             f"Cannot write {describe(path, error)}. Nothing at that path was changed.{_advice(error)}"
         ) from error
     return partial
+
+
+def stage_open(path: str, *, ownership: Ownership = KEEP, mode: int) -> tuple[str, int]:
+    """Make the file of ``stage`` empty; return its name and a descriptor, for what is too large to be held in memory.
+
+    Whoever asks writes, syncs, closes, and then publishes or discards it. Raises ``SynapseError``.
+    """
+    try:
+        partial = _partial(path)
+        handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            own(handle, ownership)
+            os.fchmod(handle, mode)
+        except BaseException:
+            os.close(handle)
+            discard(partial)
+            raise
+    except OSError as error:
+        raise SynapseError(
+            f"Cannot write {describe(path, error)}. Nothing at that path was changed.{_advice(error)}"
+        ) from error
+    return partial, handle
 
 
 def stage_link(path: str, target: str, *, ownership: Ownership = KEEP) -> str:
@@ -321,7 +343,7 @@ def discard(partial: str) -> None:
         os.unlink(partial)
 
 
-def write(path: str, data: bytes, *, ownership: Ownership = KEEP, mode: int) -> None:
+def write(path: str, data: bytes | t.Iterable[bytes], *, ownership: Ownership = KEEP, mode: int) -> None:
     """Put ``data`` at ``path``, whole and durable, with its owner and mode from the first instant.
 
     A link at ``path`` is replaced, not followed; ``None`` halves of ``ownership`` are those of this process.
