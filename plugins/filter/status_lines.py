@@ -32,7 +32,7 @@ _value:
 
 import typing as t
 
-from ansible_collections.matrix_fleet.synapse.plugins.plugin_utils._settings import status_lines
+from ansible_collections.matrix_fleet.synapse.plugins.plugin_utils._status import status_lines
 
 
 class FilterModule:

@@ -231,6 +231,13 @@ expected_version:
   returned: when it is known
   type: str
   sample: 1.163.2
+release:
+  description:
+    - The release that O(python) leads to. Its name is the version and the digest of its lock, so hosts with the same
+      one have the same packages.
+  returned: when O(python) is given and exists
+  type: str
+  sample: 1.163.2-0fe18e3fa5d7
 verify_keys:
   description: The public keys that the server publishes, by key id.
   returned: always
@@ -253,6 +260,7 @@ seconds:
 """
 
 import inspect
+import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
@@ -353,6 +361,13 @@ def _wanted(params: dict[str, t.Any]) -> Wanted:
     )
 
 
+def release_of(python: str | None) -> str | None:
+    """Return the name of the folder that an environment's interpreter lies in, links followed; ``None`` without one."""
+    if python is None or not os.path.lexists(python):
+        return None
+    return os.path.basename(os.path.realpath(os.path.dirname(os.path.dirname(python))))
+
+
 def _result(wanted: Wanted, outcome: Outcome) -> dict[str, t.Any]:
     result: dict[str, t.Any] = {
         "changed": False,
@@ -362,7 +377,12 @@ def _result(wanted: Wanted, outcome: Outcome) -> dict[str, t.Any]:
         "old_verify_keys": dict(outcome.old_verify_keys),
         "seconds": round(outcome.waited, 2),
     }
-    optional = {"reason": outcome.reason, "version": outcome.version, "expected_version": wanted.version}
+    optional = {
+        "reason": outcome.reason,
+        "version": outcome.version,
+        "expected_version": wanted.version,
+        "release": release_of(wanted.python),
+    }
     result.update({key: value for key, value in optional.items() if value is not None})
     return result
 
