@@ -44,6 +44,7 @@ __all__ = [
     "pip_configurations",
     "requirements_for",
     "stray_variables",
+    "uv_wheel",
 ]
 
 UV_VERSION = "0.13.9"
@@ -423,6 +424,11 @@ def _find(wheel: str, sources: Sources, fetch: Fetch) -> bytes | None:
             if file.name == wheel:
                 return fetch(file.url)
     return None
+
+
+def uv_wheel(machine: str, libc: str) -> tuple[str, str] | None:
+    """Return the file name and SHA-256 of the pinned uv's wheel for a processor and ``glibc`` or ``musl``, if known."""
+    return _UV_WHEELS.get((machine, libc))
 
 
 def bootstrap_uv(tools: str, *, machine: str, glibc: bool, sources: Sources, fetch: Fetch) -> str:
