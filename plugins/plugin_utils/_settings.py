@@ -14,7 +14,7 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils._secret_names
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["refusals", "secret_values", "status_lines"]
+__all__ = ["refusals", "refusals_by_manager", "secret_values", "status_lines"]
 
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _HOSTNAME = re.compile(rf"^(?=.{{1,230}}$){_LABEL}(?:\.{_LABEL})*$")
@@ -312,6 +312,16 @@ def refusals(settings: Mapping[str, t.Any]) -> list[str]:
         _refuse_config,
     )
     return [sentence for check in checks for sentence in check(settings)]
+
+
+def refusals_by_manager(settings: Mapping[str, t.Any]) -> dict[str, list[str]]:
+    """Return ``refusals`` of a host not known yet: ``always``, and ``systemd`` where that manages its services."""
+    chosen = settings["synapse_service_manager"]
+    if chosen != "auto":
+        return {"always": refusals({**settings, "_synapse_service_manager": chosen}), "systemd": []}
+    anywhere = refusals({**settings, "_synapse_service_manager": "daemon"})
+    under_systemd = refusals({**settings, "_synapse_service_manager": "systemd"})
+    return {"always": anywhere, "systemd": [sentence for sentence in under_systemd if sentence not in anywhere]}
 
 
 def _spellings(secret: str) -> Iterator[str]:

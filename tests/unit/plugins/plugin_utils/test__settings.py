@@ -10,6 +10,7 @@ import yaml
 
 from ansible_collections.matrix_fleet.synapse.plugins.plugin_utils._settings import (
     refusals,
+    refusals_by_manager,
     secret_values,
     status_lines,
 )
@@ -133,6 +134,24 @@ def test_what_cannot_work_is_refused_by_name(
 
 def test_all_wrong_settings_are_told_at_once(settings: dict[str, t.Any]) -> None:
     assert len(refusals(settings | {"synapse_version": "x", "synapse_log_days": 0, "synapse_listeners": []})) == 3
+
+
+@pytest.mark.parametrize(
+    ("manager", "always", "systemd"),
+    [("auto", "", "neither homes nor"), ("systemd", "neither homes nor", ""), ("daemon", "", "")],
+)
+def test_what_depends_on_the_host_is_left_to_it(
+    settings: dict[str, t.Any], manager: str, always: str, systemd: str
+) -> None:
+    del settings["_synapse_service_manager"]
+    judged = refusals_by_manager(
+        settings | {"synapse_service_manager": manager, "synapse_log_path": "/home/log", "synapse_log_days": 0}
+    )
+    assert len(judged["always"]) == 1 + bool(always)
+    assert len(judged["systemd"]) == bool(systemd)
+    assert always in " ".join(judged["always"])
+    assert systemd in " ".join(judged["systemd"])
+    assert "synapse_log_days is 0" in " ".join(judged["always"])
 
 
 def test_a_refused_secret_is_not_shown(settings: dict[str, t.Any]) -> None:
