@@ -223,8 +223,13 @@ def _refuse_packages(settings: Mapping[str, t.Any]) -> Iterator[str]:
 
 
 def _refuse_sources(settings: Mapping[str, t.Any]) -> Iterator[str]:
-    if settings["synapse_offline"] and not settings["synapse_find_links"]:
+    if settings["synapse_offline"] and not settings["synapse_find_links"] and not settings["synapse_wheelhouse"]:
         yield "synapse_offline is true and synapse_find_links is empty: name the host's folder with the wheels."
+    if settings["synapse_wheelhouse"] and any("://" in str(link) for link in settings["synapse_find_links"]):
+        yield (
+            "synapse_wheelhouse is set and synapse_find_links has an address (not shown): hosts with a wheelhouse ask "
+            "nobody else, so leave out one of them. Folders on the host are allowed."
+        )
     for variable in ("synapse_public_baseurl", "synapse_public_url", "synapse_index_url"):
         url = str(settings[variable])
         schemes = ("https://", "http://", "file://") if variable == "synapse_index_url" else ("https://", "http://")

@@ -59,6 +59,16 @@ def test_packages_that_are_allowed(settings: dict[str, t.Any], package: str) -> 
     assert refusals(settings | {"synapse_extra_packages": [package]}) == []
 
 
+def test_a_wheelhouse_is_enough_to_be_offline_and_goes_with_folders_alone(settings: dict[str, t.Any]) -> None:
+    carried = settings | {"synapse_wheelhouse": "/srv/synapse.wheelhouse", "synapse_find_links": ["/srv/wheels"]}
+    assert refusals(carried) == []
+    assert refusals(carried | {"synapse_find_links": [], "synapse_offline": True}) == []
+    told = refusals(carried | {"synapse_find_links": ["https://user:hush@example.org/wheels"]})
+    assert len(told) == 1
+    assert "synapse_find_links has an address (not shown)" in told[0]
+    assert "hush" not in told[0]
+
+
 @pytest.mark.parametrize(
     "name", ["example.org", "a.b-c.example", "example.org:8448", "192.0.2.7", "[2001:db8::7]:443", "localhost"]
 )
