@@ -20,7 +20,7 @@ __all__ = ["TIMED_OUT", "Account", "CommandResult", "Runner", "SynapseError", "a
 # What a process that its time limit ended reports: killed by SIGALRM (signal(7)).
 TIMED_OUT = -14
 
-# Lowers privileges and sets the time limit, then becomes the command. An alarm survives execve(2),
+# Lowers privileges, sets time limit and standard streams, then becomes the command. An alarm survives execve(2),
 # so neither setpriv nor timeout has to be installed on the host, and no shell is involved. The account's
 # HOME and name replace root's, which it may not even look into; what the caller set itself stays.
 _LAUNCH = """
@@ -29,6 +29,10 @@ spec = json.loads(sys.argv[1])
 if not spec["stdin"]:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
+if spec["parent"] is not None:
+    # Loaded while this interpreter's own files can be read.
+    import ctypes
+    library = ctypes.CDLL(None)
 if spec["account"] is not None:
     uid, gid, groups = spec["account"]
     os.setgroups(groups)
@@ -43,6 +47,14 @@ if spec["account"] is not None:
     for name, value in identity.items():
         if name not in spec["named"]:
             os.environ[name] = value
+if spec["parent"] is not None:
+    # PR_SET_PDEATHSIG of linux/prctl.h; a change of the user takes it back, so it comes after that.
+    library.prctl(1, int(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != spec["parent"]:
+        raise SystemExit(143)
+for stream, descriptor in spec["streams"]:
+    os.dup2(descriptor, stream)
+    os.close(descriptor)
 if spec["timeout"] is not None:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, spec["timeout"])
@@ -108,11 +120,20 @@ class Runner(t.Protocol):
         raise NotImplementedError
 
 
-def module_runner(module: AnsibleModule, *, pass_fds: Sequence[int] = ()) -> Runner:
+def module_runner(
+    module: AnsibleModule,
+    *,
+    pass_fds: Sequence[int] = (),
+    streams: Mapping[int, int] | None = None,
+    ends_with_us: bool = False,
+) -> Runner:
     """Return the runner that starts processes through ``module.run_command``.
 
     They, and what they start in turn, inherit ``pass_fds``: a lock held by one of these outlives a killed module.
+    ``streams`` are descriptors of this process by the number of the standard stream that they become. With
+    ``ends_with_us`` the kernel kills a process when this one ends, even if that is killed.
     """
+    given = dict(streams or {})
     run_command: Callable[..., tuple[int, str, str]] = module.run_command
 
     def run(
@@ -127,10 +148,17 @@ def module_runner(module: AnsibleModule, *, pass_fds: Sequence[int] = ()) -> Run
         command = list(argv)
         if cwd is not None and not os.path.isdir(cwd):
             return CommandResult(127, "", f"{cwd}: there is no such folder to work in")
-        if account is not None or timeout is not None:
+        if account is not None or timeout is not None or given or ends_with_us:
             identity = None if account is None else [account.uid, account.gid, list(account.groups)]
             spec = json.dumps(
-                {"account": identity, "timeout": timeout, "stdin": bool(stdin), "named": sorted(env or {})}
+                {
+                    "account": identity,
+                    "timeout": timeout,
+                    "stdin": bool(stdin),
+                    "named": sorted(env or {}),
+                    "parent": os.getpid() if ends_with_us else None,
+                    "streams": list(given.items()),
+                }
             )
             command = [sys.executable, "-I", "-S", "-c", _LAUNCH, spec, *command]
         try:
@@ -143,7 +171,7 @@ def module_runner(module: AnsibleModule, *, pass_fds: Sequence[int] = ()) -> Run
                 binary_data=True,
                 expand_user_and_vars=False,  # a probe's source may well hold "~" or "$"
                 errors="replace",
-                pass_fds=tuple(pass_fds),
+                pass_fds=(*pass_fds, *given.values()),
             )
         except OSError as error:
             return CommandResult(127, "", f"{command[0]}: {error.strerror}")

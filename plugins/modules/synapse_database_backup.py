@@ -212,7 +212,6 @@ import fcntl
 import glob
 import hashlib
 import inspect
-import json
 import os
 import pwd
 import secrets
@@ -227,7 +226,6 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _backup, _files
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._module import DiscreetModule
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._probes import database_backup as probe
-from ansible_collections.matrix_fleet.synapse.plugins.module_utils._probes import streams
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._probing import (
     account_for,
     require_trusted,
@@ -288,7 +286,8 @@ class Host:
         self.module = module
         self.check_mode: bool = module.check_mode
         self.params: dict[str, t.Any] = module.params
-        self.run = module_runner(module)
+        # Nothing is to go on writing for a run that was killed.
+        self.run = module_runner(module, ends_with_us=True)
         self.begun = time.monotonic()
         self.engine = "sqlite" if module.params["database"] is not None else "postgresql"
         self.database: str = os.path.abspath(module.params["database"] or "/")
@@ -318,12 +317,9 @@ class Host:
         env: t.Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> CommandResult:
-        """Run a command with descriptors of this process as its standard streams; it ends when this process does."""
-        chosen = dict(given or {})
-        spec = json.dumps({"parent": os.getpid(), "streams": chosen})
-        launcher = [sys.executable, "-I", "-S", "-c", inspect.getsource(streams), spec]
-        return module_runner(self.module, pass_fds=list(chosen.values()))(
-            [*launcher, *argv],
+        """Run a command with descriptors of this process as its standard streams."""
+        return module_runner(self.module, streams=given, ends_with_us=True)(
+            argv,
             env={"LC_ALL": "C", **(env or {})},
             cwd="/",
             account=account,
@@ -576,7 +572,7 @@ def copy_sqlite(host: Host, account: Account | None, name: str) -> Made | None:
         # Root runs no environment that somebody else may be able to change.
         ours = os.access(host.python, os.X_OK) and (account is not None or os.geteuid() != 0)
         python = host.python if ours else sys.executable
-        request = {"parent": os.getpid(), "sqlite": {"database": host.database, "target": copy}}
+        request = {"sqlite": {"database": host.database, "target": copy}}
         answer = ask(host, python, request, account, timeout=host.left())
         state, reason = answer.get("state"), str(answer.get("reason", ""))[:1000]
         if state == "absent":
@@ -667,7 +663,7 @@ def find_postgresql(host: Host, account: Account | None) -> Source:
             f"There is no interpreter at {host.python}: install Synapse's environment first (module synapse_venv), or "
             "name another one with psycopg2 in 'python'. No backup was made."
         )
-    request = {"parent": os.getpid(), "postgresql": dict(connection.request)}
+    request = {"postgresql": dict(connection.request)}
     answer = ask(host, host.python, request, account, timeout=min(_ASKING, host.left()))
     state, reason = answer.get("state"), str(answer.get("reason", "")).rstrip(".")
     if state == "absent":

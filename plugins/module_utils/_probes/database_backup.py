@@ -2,17 +2,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Runs as the service's user: copies an SQLite database while it is used, or asks PostgreSQL about a database.
 
-Request ``{"parent": process id, "sqlite": {"database", "target"}}``: any Python with sqlite3.
-Request ``{"parent": process id, "postgresql": {libpq's parameters}}``: needs psycopg2.
+Request ``{"sqlite": {"database", "target"}}``: any Python with sqlite3.
+Request ``{"postgresql": {libpq's parameters}}``: needs psycopg2.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
-import signal
 import sqlite3
 import sys
 import urllib.parse
@@ -21,17 +19,8 @@ from typing import Any
 # The environment is only read: no bytecode is to be left in it.
 sys.dont_write_bytecode = True
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 TABLES = {"schema_version": "version", "schema_compat_version": "compat_version"}
 MOST_PROBLEMS = 5
-
-
-def end_with(parent: int) -> None:
-    """Have the kernel end this process when ``parent`` ends: nothing is to go on writing for a run that was killed."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-    if os.getppid() != parent:  # it ended before the wish was made
-        raise SystemExit(143)
 
 
 def opened(path: str, mode: str) -> sqlite3.Connection:
@@ -118,7 +107,6 @@ def ask_postgresql(parameters: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Answer one request."""
     request = json.load(sys.stdin)
-    end_with(request["parent"])
     with contextlib.redirect_stdout(sys.stderr):
         sqlite = request.get("sqlite")
         found = ask_sqlite(sqlite) if sqlite else ask_postgresql(request["postgresql"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import select
+import signal
 import subprocess
 import sys
 import time
@@ -183,3 +185,34 @@ def test_the_request_is_not_in_the_process_list() -> None:
         return CommandResult(0, "{}", "")
 
     assert ask_python(t.cast("Runner", run), "py", "source", {"password": "hunter2"}) == {}
+
+
+def test_a_descriptor_becomes_a_standard_stream(tmp_path: Path) -> None:
+    (tmp_path / "in").write_text("given\n")
+    with (tmp_path / "in").open() as given, (tmp_path / "out").open("w") as taken:
+        streamed = module_runner(t.cast("t.Any", Module()), streams={0: given.fileno(), 1: taken.fileno()})
+        assert streamed(["cat"]) == CommandResult(0, "", "")
+        assert streamed(["ls", "/proc/self/fd"], timeout=10).stdout == ""
+    # The standard streams, and the folder that is listed: nothing else was handed over.
+    assert (tmp_path / "out").read_text() == "given\n0\n1\n2\n3\n"
+
+
+@pytest.mark.parametrize("account", [None, Account(65534, 65534)], ids=["same user", "another user"])
+def test_a_process_ends_with_the_one_that_started_it(account: Account | None) -> None:
+    if account is not None and os.geteuid() != 0:
+        pytest.skip("needs root to act as another user")
+    reader, writer = os.pipe()
+    os.set_inheritable(writer, True)
+    pid = os.fork()
+    if pid == 0:
+        bound = module_runner(t.cast("t.Any", Module()), ends_with_us=True, pass_fds=[writer])
+        bound(["bash", "-c", f"echo started >&{writer}; exec sleep 60"], account=account)
+        os._exit(0)
+    os.close(writer)
+    assert os.read(reader, 100) == b"started\n"
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    # The end of the pipe comes when the last process that has it is gone.
+    assert select.select([reader], [], [], 10)[0], "the process outlives the one that started it"
+    assert os.read(reader, 100) == b""
+    os.close(reader)
