@@ -25,6 +25,7 @@ TIMED_OUT = -14
 # HOME and name replace root's, which it may not even look into; what the caller set itself stays.
 _LAUNCH = """
 import json, os, pwd, signal, sys
+import warnings  # which os.execvp wants, and as another user may not be able to read
 spec = json.loads(sys.argv[1])
 if not spec["stdin"]:
     nothing = os.open(os.devnull, os.O_RDONLY)
