@@ -35,6 +35,7 @@ __all__ = [
     "Pip",
     "Sources",
     "UnavailableError",
+    "UnreachableError",
     "Uv",
     "bootstrap_uv",
     "explain",
@@ -81,9 +82,15 @@ _ALL = (
     "sentry",
     "url-preview",
 )
+# A requirement that never applies.
+_NO_PSYCOPG2 = b"psycopg2 ; sys_platform == 'none'\n"
 _PIP_CONF = ("/etc/pip.conf", "~/.pip/pip.conf", "~/.config/pip/pip.conf")
 
 Fetch = t.Callable[[str], bytes]
+
+
+class UnreachableError(SynapseError):
+    """What failed has nothing to do with the packages: no way to the index, or no room. Later it may be different."""
 
 
 class UnavailableError(SynapseError):
@@ -244,6 +251,11 @@ class Uv:
             arguments += ["--constraints", path]
         if before:
             arguments += ["--exclude-newer", before]
+        if any(canonical(re.split(r"[^A-Za-z0-9._-]", one, maxsplit=1)[0]) == "psycopg2-binary" for one in wanted):
+            # Plugins ask for psycopg2, which would have to be compiled, and has the very files of psycopg2-binary.
+            path = os.path.join(self._scratch, "overrides.txt")
+            _files.write(path, _NO_PSYCOPG2, mode=0o600)
+            arguments += ["--overrides", path]
         return self._do([*arguments, "-"], "resolve the packages", stdin="\n".join(wanted) + "\n").stdout
 
     def create(self, path: str) -> None:
@@ -382,21 +394,21 @@ def explain(result: CommandResult, *, doing: str, sources: Sources) -> SynapseEr
             stderr=_tail(text),
         )
     if _matches(_UNREACHABLE, text):
-        return SynapseError(
+        return UnreachableError(
             f"The package index at {hosts} cannot be reached from this host: could not {doing}. Check name resolution "
             f"and the firewall, set the proxy in the task's environment (https_proxy), name another index with "
             f"'index_url', or install without one ('offline' and 'find_links').",
             stderr=_tail(text),
         )
     if sources.offline and _matches(_NOT_HERE, text):
-        return SynapseError(
+        return UnreachableError(
             f"Offline, and a package is missing: could not {doing}. Put every wheel of the lock, for this Python and "
             f"processor, into a folder named by 'find_links'. The installer said: {_tail(text)}"
         )
     if _matches(r"--no-build|only-binary|no wheels|no usable wheels|platform|ABI", text) and doing.startswith(
         "install"
     ):
-        return SynapseError(
+        return UnreachableError(
             f"A package of the lock has no wheel for this Python or processor: could not {doing}. Use another Python "
             f"('python'), or a lock made for this host ('requirements'). The installer said: {_tail(text)}"
         )

@@ -47,7 +47,9 @@ class Manifest:
     """What is known of a proven release; kept inside it as JSON.
 
     ``request`` is the digest of what the operator asked for, ``tree`` the fingerprint of every installed file,
-    ``python`` the interpreter that the environment was made from and ``python_stamp`` its size and time.
+    ``python`` the interpreter that the environment was made from and ``python_stamp`` its size and time. ``plugins``
+    are those of a hand-made environment whose place the release took, carried or not. Without any there is no word of
+    them, so that such a manifest is what it was before there were plugins.
     """
 
     version: str
@@ -61,10 +63,14 @@ class Manifest:
     proven_at: str
     tree: str
     format: int = _FORMAT
+    plugins: list[dict[str, t.Any]] = field(default_factory=list)
 
     def to_json(self) -> bytes:
         """Return the manifest as it is kept on disk."""
-        return (json.dumps(asdict(self), indent=2, sort_keys=True) + "\n").encode()
+        values = asdict(self)
+        if not self.plugins:
+            del values["plugins"]
+        return (json.dumps(values, indent=2, sort_keys=True) + "\n").encode()
 
     @classmethod
     def from_json(cls, data: bytes | None) -> Manifest | None:
@@ -74,8 +80,10 @@ class Manifest:
             manifest = cls(**values)
         except (ValueError, TypeError):
             return None
-        texts = (value for name, value in values.items() if name not in {"packages", "format"})
+        texts = (value for name, value in values.items() if name not in {"packages", "format", "plugins"})
         whole = isinstance(values["packages"], dict) and all(isinstance(value, str) for value in texts)
+        plugins = values.get("plugins", [])
+        whole = whole and isinstance(plugins, list) and all(isinstance(one, dict) for one in plugins)
         return manifest if whole and manifest.format == _FORMAT else None
 
 
@@ -100,18 +108,23 @@ def request_digest(
     extra_packages: Iterable[str],
     lock: str | None,
     constraints: str | None,
+    plugins: Iterable[str] = (),
 ) -> str:
     """Return the digest of what was asked for. ``lock`` is the digest of the given lock, ``None`` where there is none.
 
-    Where packages come from (index, wheels) does not count: it does not change what is installed.
+    ``plugins`` are what is to be carried over, as requirements. Where packages come from (index, wheels) does not
+    count: it does not change what is installed.
     """
-    asked = {
+    asked: dict[str, t.Any] = {
         "version": version,
         "extras": sorted(set(extras)),
         "extra_packages": sorted(set(extra_packages)),
         "lock": lock,
         "constraints": None if constraints is None else constraints.split("\n"),
     }
+    carried = sorted(set(plugins))
+    if carried:
+        asked["plugins"] = carried
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 

@@ -22,6 +22,7 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils._releases imp
 if t.TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from ansible_collections.matrix_fleet.synapse.plugins.module_utils._venv_plugins import Plugin
     from ansible_collections.matrix_fleet.synapse.plugins.module_utils._venv_tree import Tree
 
 __all__ = [
@@ -56,10 +57,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Seen:
-    """What is known of one environment: version by package, what is wrong, the Synapse in it (empty: none)."""
+    """What is known of one environment: version by package, what is wrong, the Synapse in it (empty: none), plugins."""
 
     packages: Mapping[str, str] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
+    plugins: tuple[Plugin, ...] = ()
 
     @property
     def version(self) -> str:
@@ -273,7 +275,13 @@ def adopted_name(live: Live, names: Sequence[str]) -> str:
 
 def _record(live: Live) -> str:
     """Return what is written down about a hand-made environment, beside it: nothing in it is ever changed."""
-    known = {"packages": dict(live.seen.packages), "problems": [one.evidence for one in live.seen.findings]}
+    known: dict[str, t.Any] = {
+        "packages": dict(live.seen.packages),
+        "problems": [one.evidence for one in live.seen.findings],
+        "plugins": [
+            {"name": one.name, "version": one.version, "modules": list(one.modules)} for one in live.seen.plugins
+        ],
+    }
     return json.dumps(known, indent=2, sort_keys=True) + "\n"
 
 

@@ -38,9 +38,14 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner impor
     ask_python,
 )
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._venv import Finding, Live, Seen, findings_of
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._venv_plugins import (
+    Plugin,
+    found_in,
+    remembered,
+)
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from ansible_collections.matrix_fleet.synapse.plugins.module_utils._installer import Installer
 
@@ -97,6 +102,7 @@ class Proof:
     request: str
     expected: Mapping[str, str]
     extras: tuple[str, ...]
+    plugins: tuple[Plugin, ...] = ()
 
 
 # ------------------------------------------------------------------------------------------------------------ observe
@@ -172,7 +178,7 @@ def look(run: Runner, release: Release) -> Seen:
     return Seen(tree.packages, findings)
 
 
-def _look_at_foreign(run: Runner, path: str, version: str) -> Seen:
+def _look_at_foreign(run: Runner, path: str, version: str, named: tuple[str, ...]) -> Seen:
     """Look at an environment that is not ours; its code runs as the folder's owner, never as root for a user's file."""
     tree = _venv_tree.inspect(path)
     owner = os.stat(path)
@@ -188,11 +194,13 @@ def _look_at_foreign(run: Runner, path: str, version: str) -> Seen:
         with contextlib.suppress(SynapseError):
             answer = ask_python(run, python, introspect.getsource(venv_proof), request, account=account, timeout=120)
             findings += [Finding(**one) for one in answer["problems"] if one["id"] not in known]
-    return Seen(tree.packages, tuple(findings))
+    return Seen(tree.packages, tuple(findings), found_in(tree, named))
 
 
-def live_at(run: Runner, path: str, releases: Sequence[Release], version: str) -> Live:
-    """Say what ``path`` is, and what is wrong with it."""
+def live_at(
+    run: Runner, path: str, releases: Sequence[Release], version: str, named: Callable[[], tuple[str, ...]] = tuple
+) -> Live:
+    """Say what ``path`` is, and what is wrong with it; ``named`` gives the classes that the configuration loads."""
     if not os.path.lexists(path):
         return Live("nothing")
     target = os.path.realpath(path)
@@ -206,7 +214,7 @@ def live_at(run: Runner, path: str, releases: Sequence[Release], version: str) -
         raise SynapseError(f"{path} is a file: an environment, or nothing, is expected there. Move it away.")
     kind = "link" if os.path.islink(path) else "folder"
     since = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(os.stat(target).st_mtime))
-    return Live(kind, target, "", _look_at_foreign(run, target, version), since)
+    return Live(kind, target, "", _look_at_foreign(run, target, version, named()), since)
 
 
 def _facts(run: Runner, python: str) -> Interpreter | None:
@@ -374,7 +382,12 @@ def _begin(folder: str, name: str) -> str:
 
 def _prove(run: Runner, path: str, proof: Proof, interpreter: Interpreter) -> None:
     """Prove a release from the inside, then every file of it from the outside. Raises ``UnprovenError``."""
-    request = {"expected": dict(proof.expected), "extras": list(proof.extras), "imports": True}
+    request = {
+        "expected": dict(proof.expected),
+        "extras": list(proof.extras),
+        "imports": True,
+        "plugins": {one.name: list(one.modules) for one in proof.plugins if one.carried},
+    }
     python = os.path.join(path, "bin", "python")
     try:
         answer = ask_python(run, python, introspect.getsource(venv_proof), request, cwd=path)
@@ -442,6 +455,7 @@ def build(
             installer=installer.name,
             proven_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             tree=_venv_tree.fingerprint(path, skip=(MANIFEST, MARKER)),
+            plugins=remembered(proof.plugins),
         )
         _flush(path)
         _files.write(os.path.join(path, MANIFEST), manifest.to_json(), mode=0o644)

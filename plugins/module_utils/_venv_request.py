@@ -7,7 +7,7 @@ from __future__ import annotations
 import posixpath
 import re
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _default_lock, _index
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._lock import (
@@ -19,6 +19,7 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils._lock import 
 )
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._releases import request_digest
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import SynapseError
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._venv_plugins import Plugin, attempted, judged
 
 if t.TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,6 +42,8 @@ class Options:
     version: str
     extras: tuple[str, ...]
     extra_packages: tuple[str, ...]
+    carry_plugins: bool
+    config_path: str
     requirements: str
     requirements_content: str
     constraints: str
@@ -64,6 +67,7 @@ class Options:
             values[name] = tuple(value.strip() for value in values[name] or () if value.strip())
         for name in (
             "version",
+            "config_path",
             "requirements",
             "requirements_content",
             "constraints",
@@ -124,7 +128,8 @@ class Asked:
     """What the options amount to.
 
     ``pins`` is the lock where nothing has to be resolved, else ``None``; ``base`` are the pins that resolving must
-    keep; ``shipped`` says that the lock is the collection's own, whose every package has a wheel.
+    keep; ``shipped`` says that the lock is the collection's own, whose every package has a wheel. ``plugins`` are those
+    of the environment that gives way, judged, and ``otherwise`` is what is asked for where none of them can be had.
     """
 
     version: str
@@ -134,6 +139,8 @@ class Asked:
     base: tuple[Pin, ...]
     extras: tuple[str, ...]
     shipped: bool
+    plugins: tuple[Plugin, ...] = ()
+    otherwise: Asked | None = None
 
 
 def python_floor(version: str) -> tuple[int, int]:
@@ -153,8 +160,25 @@ def _version_in(pins: tuple[Pin, ...]) -> str:
     return versions[0]
 
 
-def ask(options: Options, lock: str | None, constraints: str | None) -> Asked:
-    """Decide what is asked for. ``lock`` and ``constraints`` are the texts of the files that the options name."""
+def ask(options: Options, lock: str | None, constraints: str | None, plugins: tuple[Plugin, ...] = ()) -> Asked:
+    """Decide what is asked for. ``lock`` and ``constraints`` are the texts of the files that the options name.
+
+    ``plugins`` are those of the environment that gives way; what the lock has, or the operator names, is not added.
+    """
+    asked = _ask(options, lock, constraints, ())
+    if not plugins:
+        return asked
+    base = asked.base or asked.pins or (parse(_default_lock.LOCK) if asked.shipped else ())
+    provided = {pin.name: pin.version for pin in base}
+    judgement = judged(plugins, carry=options.carry_plugins, provided=provided, asked=_names(options.extra_packages))
+    carried = attempted(judgement)
+    if not carried:
+        return replace(asked, plugins=judgement)
+    request = _ask(options, lock, constraints, tuple(one.pin for one in carried)).request
+    return Asked(asked.version, request, None, None, base, asked.extras, False, judgement, asked)
+
+
+def _ask(options: Options, lock: str | None, constraints: str | None, carried: tuple[str, ...]) -> Asked:
     pins: tuple[Pin, ...] | None = None
     digest: str | None = None
     shipped = lock is None and options.version in {"", _default_lock.VERSION}
@@ -179,6 +203,7 @@ def ask(options: Options, lock: str | None, constraints: str | None) -> Asked:
         extra_packages=options.extra_packages,
         lock=digest,
         constraints=constraints,
+        plugins=carried,
     )
     if shipped and (extras != _default_lock.EXTRAS or options.extra_packages):
         pins = parse(_default_lock.LOCK)

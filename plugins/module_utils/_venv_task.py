@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shutil
@@ -11,28 +12,36 @@ import typing as t
 from dataclasses import dataclass, replace
 
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import (
-    _default_lock,
     _files,
     _installer,
     _origins,
     _venv,
     _venv_build,
+    _venv_plugins,
 )
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._installer import Installer, Sources
-from ansible_collections.matrix_fleet.synapse.plugins.module_utils._lock import Pin, digest_of, parse, pins_for, text_of
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._lock import Pin, digest_of, pins_for, text_of
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._releases import (
     LOCK_FILE,
     TOOLS,
     Manifest,
     Release,
+    latest,
 )
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import Runner, SynapseError
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._venv_build import Interpreter, Proof, UnprovenError
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._venv_plugins import Plugin, attempted, without
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._venv_request import (
     Asked,
     Options,
     ask,
     python_floor,
+)
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._venv_resolve import (
+    Resolution,
+    culprits,
+    locked,
+    needs_index,
 )
 
 if t.TYPE_CHECKING:
@@ -41,8 +50,6 @@ if t.TYPE_CHECKING:
 __all__ = ["Task"]
 
 Fetch = t.Callable[[str], bytes]
-# setuptools 82 removed pkg_resources.
-_HOLD_BACK = "setuptools<82"
 
 
 @dataclass(frozen=True)
@@ -98,9 +105,13 @@ class Task:
 
     def _survey(self, run: Runner) -> _Survey:
         options = self.options
-        asked = ask(options, self._text("requirements"), self._text("constraints"))
+        texts = self._text("requirements"), self._text("constraints")
+        asked = ask(options, *texts)
         releases, names = _venv_build.releases_in(options.releases_path)
-        live = _venv_build.live_at(run, options.path, releases, asked.version)
+        live = _venv_build.live_at(run, options.path, releases, asked.version, self._named)
+        plugins = _plugins_at(live, releases)
+        if plugins:
+            asked = ask(options, *texts, plugins)
         wanted = _venv.Wanted(
             path=options.path,
             releases_path=options.releases_path,
@@ -121,7 +132,7 @@ class Task:
         if host.sound is None or wanted.rebuild:
             interpreter = interpreter or self._interpreter(run, asked)
             if asked.digest is not None:
-                wanted = replace(wanted, expected=pins_for(_pins(asked), interpreter.markers))
+                wanted = replace(wanted, expected=pins_for(locked(asked), interpreter.markers))
         return _Survey(asked, wanted, host, _venv.plan(wanted, host), interpreter)
 
     def _interpreter(self, run: Runner, asked: Asked) -> Interpreter:
@@ -161,6 +172,13 @@ class Task:
             raise SynapseError(f"{option!r} is {path}, which does not exist on the host: put the file there first.")
         return data.decode("utf-8", "replace")
 
+    def _named(self) -> tuple[str, ...]:
+        """Return the classes that the configuration loads; it is there before the first release, or it is not."""
+        path = self.options.config_path
+        if not path:
+            return ()
+        return tuple(sorted({name for text in _texts_at(path) for name in _venv_plugins.modules_named_in(text)}))
+
     # ------------------------------------------------------------------------------------------------------ applying
 
     def _apply(self, run: Runner, survey: _Survey) -> tuple[_Survey, Manifest | None]:
@@ -196,7 +214,9 @@ class Task:
         sources = self._sources()
         installer = self._installer(run, interpreter, sources, tools, scratch)
         if asked.digest is not None:
-            survey, manifest = self._make(run, survey, installer, interpreter, _pins(asked))
+            survey, manifest = self._make(
+                run, survey, installer, interpreter, pins=locked(asked), plugins=asked.plugins
+            )
         else:
             survey, manifest = self._resolve_and_make(run, survey, installer, interpreter, sources)
         for leftover in ("cache", "scratch"):
@@ -204,13 +224,20 @@ class Task:
         return survey, manifest
 
     def _make(
-        self, run: Runner, survey: _Survey, installer: Installer, interpreter: Interpreter, pins: tuple[Pin, ...]
+        self,
+        run: Runner,
+        survey: _Survey,
+        installer: Installer,
+        interpreter: Interpreter,
+        *,
+        pins: tuple[Pin, ...],
+        plugins: tuple[Plugin, ...],
     ) -> tuple[_Survey, Manifest]:
         expected = pins_for(pins, interpreter.markers)
         digest = digest_of(pins)
         wanted = replace(survey.wanted, digest=digest, expected=expected)
         survey = replace(survey, wanted=wanted, todo=_venv.plan(wanted, survey.host))
-        proof = Proof(wanted.version, digest, wanted.request, expected, _provable(survey.asked.extras))
+        proof = Proof(wanted.version, digest, wanted.request, expected, _provable(survey.asked.extras), plugins)
         self._log(f"building the release {survey.todo.name} with {installer.name}")
         manifest = _venv_build.build(
             run,
@@ -229,25 +256,40 @@ class Task:
     ) -> tuple[_Survey, Manifest]:
         asked = survey.asked
         self._warn_unlocked(asked)
-        before = self._as_of(asked, sources)
+        before = self._as_of(asked, sources) if needs_index(asked) else ""
         if before and isinstance(installer, _installer.Pip):
             self.warnings.append(
                 f"pip cannot resolve as of {before}: today's dependencies may not fit Synapse {asked.version}."
             )
-        constraints = self._text("constraints") or ""
-        wanted = _installer.requirements_for(asked.version, asked.extras, self.options.extra_packages, asked.base)
-        try:
-            pins = _resolve(installer, wanted, constraints, before, asked)
-            return self._make(run, survey, installer, interpreter, pins)
-        except UnprovenError as error:
-            if {one.id for one in error.findings} != {"pkg_resources_missing"}:
-                raise
-            evidence = error.findings[0].evidence
-        self.warnings.append(
-            f"{evidence}. So setuptools is held below 82; ask the package's authors for a new version."
+        resolution = Resolution(
+            installer,
+            asked,
+            extra_packages=self.options.extra_packages,
+            constraints=self._text("constraints") or "",
+            before=before,
+            warn=self.warnings.append,
         )
-        pins = _resolve(installer, [*wanted, _HOLD_BACK], constraints, before, asked)
-        return self._make(run, survey, installer, interpreter, pins)
+        failures: dict[str, str] = {}
+        while True:
+            pins = resolution.pins(failures)
+            try:
+                plugins = without(asked.plugins, failures)
+                survey, manifest = self._make(run, survey, installer, interpreter, pins=pins, plugins=plugins)
+            except UnprovenError as error:
+                if resolution.hold_back(error):
+                    continue
+                chosen = attempted(plugins)
+                if not chosen:
+                    raise
+                failures.update(culprits(error, chosen))
+                continue
+            for name, reason in sorted(failures.items()):
+                self.warnings.append(
+                    f"The plugin {name} was in the environment made by hand, and the release {survey.todo.name} is "
+                    f"without it: {reason}. Name it in 'extra_packages' with a version that works, before the release "
+                    "serves whoever needs it; with 'carry_plugins: false' nothing is carried over."
+                )
+            return survey, manifest
 
     def _as_of(self, asked: Asked, sources: Sources) -> str:
         """Return the instant as of which an old version is resolved, empty for now; refuse an unknown one."""
@@ -265,6 +307,14 @@ class Task:
         )
 
     def _warn_unlocked(self, asked: Asked) -> None:
+        if not needs_index(asked):
+            names = ", ".join(one.pin for one in attempted(asked.plugins))
+            self.warnings.append(
+                f"Plugins of the environment that gives way are added to what the lock holds ({names}), so this host "
+                "resolves them alone: another host, or another day, may get other packages for them. Give a lock that "
+                "has them with 'requirements' or 'requirements_content'."
+            )
+            return
         self.warnings.append(
             f"No lock holds what is asked for (Synapse {asked.version}), so this host resolves it alone: another host, "
             "or another day, may get other packages. Give a lock with 'requirements' or 'requirements_content'."
@@ -324,6 +374,7 @@ class Task:
             "live": options.activate or survey.host.live.name == todo.name,
             "packages_changed": todo.packages_changed if todo.packages else _venv.difference({}, {}),
             "problems": list(todo.problems),
+            "plugins": [one.told() for one in _fates(survey.asked.plugins, manifest)],
             "installer": manifest.installer if manifest else options.installer,
             "lock_digest": manifest.lock_digest if manifest else (survey.wanted.digest or ""),
             "diff": {
@@ -374,10 +425,6 @@ class Task:
         return _venv.plan_absent(_venv.Host(live, releases, names), path)
 
 
-def _pins(asked: Asked) -> tuple[Pin, ...]:
-    return asked.pins if asked.pins is not None else parse(_default_lock.LOCK)
-
-
 def _provable(extras: tuple[str, ...]) -> tuple[str, ...]:
     """Return the extras that Synapse's own check can judge: "all" and "postgres" ask for psycopg2 by its name."""
     return tuple(extra for extra in extras if extra not in {"all", "postgres", "test"})
@@ -391,8 +438,29 @@ def _glibc() -> str:
         return ""
 
 
-def _resolve(
-    installer: Installer, wanted: Sequence[str], constraints: str, before: str, asked: Asked
-) -> tuple[Pin, ...]:
-    text = installer.resolve(wanted, constraints=constraints, before=before)
-    return _installer.keep_hashes(parse(text, "The resolution"), asked.base)
+def _fates(plugins: tuple[Plugin, ...], manifest: Manifest | None) -> tuple[Plugin, ...]:
+    """Say how it went with each plugin: those that were to be added did or did not come into the release."""
+    known = {one.name: one for one in _venv_plugins.from_manifest(manifest.plugins if manifest else ())}
+    tried = {one.name for one in attempted(plugins)}
+    return tuple(known.get(one.name, one) if one.name in tried else one for one in plugins)
+
+
+def _texts_at(path: str) -> list[str]:
+    """Return the texts of a configuration: a file, or the YAML files of a folder; nothing where it is neither."""
+    paths = [path]
+    if os.path.isdir(path):
+        paths = [os.path.join(path, name) for name in sorted(os.listdir(path)) if name.endswith((".yaml", ".yml"))]
+    texts = []
+    for one in paths:
+        with contextlib.suppress(SynapseError):
+            texts.append((_files.read(one) or b"").decode("utf-8", "replace"))
+    return texts
+
+
+def _plugins_at(live: _venv.Live, releases: tuple[Release, ...]) -> tuple[Plugin, ...]:
+    """Return the plugins of what gives way: found in a hand-made environment, or remembered by a release of ours."""
+    if live.seen.plugins or live.kind in {"folder", "link"}:
+        return live.seen.plugins
+    name = live.name or latest(releases, apart_from="")
+    manifests = [release.manifest for release in releases if release.name == name and release.manifest is not None]
+    return _venv_plugins.from_manifest(manifests[0].plugins) if manifests else ()

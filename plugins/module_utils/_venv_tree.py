@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import os
 import re
 import stat
@@ -18,7 +19,7 @@ import typing as t
 from base64 import urlsafe_b64encode
 from dataclasses import dataclass
 
-from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _files
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _files, _index
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._lock import canonical
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import SynapseError
 
@@ -34,7 +35,8 @@ _EXTENSION = re.compile(r"\.cpython-(\d+)\w*(?:-[\w-]+)?\.so$")
 class Distribution:
     """One installed package. ``complete`` is false where its METADATA or RECORD is missing.
 
-    ``missing`` and ``altered`` are files of its RECORD that are absent, or differ in size or hash.
+    ``missing`` and ``altered`` are files of its RECORD that are absent, or differ in size or hash. ``requires`` are the
+    names of what it wants, with whatever extra; ``origin`` is empty unless an address or a folder was installed from.
     """
 
     name: str
@@ -43,6 +45,8 @@ class Distribution:
     missing: tuple[str, ...] = ()
     altered: tuple[str, ...] = ()
     files: frozenset[str] = frozenset()
+    requires: frozenset[str] = frozenset()
+    origin: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,8 @@ class Tree:
     """What was seen of an environment. Paths are relative to it, except ``interpreter`` and ``base``.
 
     ``interpreter`` is ``bin/python`` with all links followed, ``None`` where that leads nowhere; ``base`` is where the
-    first dangling link points. ``libraries`` are the minor versions of the ``lib/python3.X`` folders.
+    first dangling link points. ``libraries`` are the minor versions of the ``lib/python3.X`` folders, ``modules`` the
+    names that can be imported from there, whomever they belong to.
     """
 
     path: str
@@ -64,6 +69,7 @@ class Tree:
     unreadable: tuple[str, ...]
     scripts_elsewhere: tuple[str, ...]
     noexec: bool
+    modules: frozenset[str] = frozenset()
 
     @property
     def packages(self) -> dict[str, str]:
@@ -132,6 +138,23 @@ def _header(metadata: str, name: str) -> str:
     return found[1].strip() if found else ""
 
 
+def _requires(metadata: str) -> frozenset[str]:
+    """Return the names of what a package wants, with whatever extra."""
+    head = metadata.split("\n\n", 1)[0]
+    return frozenset(
+        map(canonical, re.findall(r"^Requires-Dist:[ \t]*([A-Za-z0-9][A-Za-z0-9._-]*)", head, re.MULTILINE))
+    )
+
+
+def _origin(folder: str) -> str:
+    """Return what a package was installed from where that was no index (PEP 610), without passwords."""
+    text = _text(os.path.join(folder, "direct_url.json"))
+    try:
+        return _index.without_secrets(str(json.loads(text)["url"])) if text else ""
+    except (ValueError, KeyError, TypeError):
+        return "an address that cannot be read"
+
+
 def _altered(path: str, size: str, digest: str) -> bool:
     status = os.stat(path)  # raises where the file is missing, whatever the record says of it
     # The environment's owner decides what the record names: a device or a pipe is not even opened.
@@ -187,7 +210,9 @@ def _distribution(packages: str, folder: str) -> Distribution:
             missing.append(file)
     complete = bool(metadata) and bool(rows)
     files = frozenset(row[0] for row in rows if not row[0].startswith(folder))
-    return Distribution(name, version, complete, tuple(missing), tuple(altered), files)
+    origin = _origin(os.path.join(packages, folder))
+    requires = _requires(metadata)
+    return Distribution(name, version, complete, tuple(missing), tuple(altered), files, requires, origin)
 
 
 def _scripts_elsewhere(path: str) -> list[str]:
@@ -263,6 +288,7 @@ def inspect(path: str) -> Tree:
     libraries = [name for name in names if re.fullmatch(r"python\d+\.\d+", name)]
     distributions: list[Distribution] = []
     leftovers: list[str] = []
+    modules: set[str] = set()
     for library in libraries:
         packages = os.path.join(path, "lib", library, "site-packages")
         try:
@@ -271,6 +297,7 @@ def inspect(path: str) -> Tree:
             continue
         distributions += [_distribution(packages, name) for name in entries if name.endswith(".dist-info")]
         leftovers += [name for name in entries if name.startswith("~")]
+        modules |= {name[:-3] if name.endswith(".py") else name for name in entries}
     hidden, extensions = _unreadable(path)
     config = _config(path)
     try:
@@ -289,4 +316,5 @@ def inspect(path: str) -> Tree:
         unreadable=tuple(hidden),
         scripts_elsewhere=tuple(_scripts_elsewhere(path)),
         noexec=noexec,
+        modules=frozenset(name for name in modules if name.isidentifier()),
     )

@@ -51,6 +51,7 @@ _COUNTS = {
 }
 # "false" given as text would count as true.
 _SWITCHES = (
+    "synapse_carry_plugins",
     "synapse_report_stats",
     "synapse_manage_user",
     "synapse_offline",

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Proves an environment from the inside: packages, requirements, compiled extensions, Synapse's own checks.
 
-Request: ``{"expected": {name: version} or null, "extras": [...], "imports": bool}``. Answer: ``{"python", "prefix",
+Request: ``{"expected": {name: version} or null, "extras": [...], "imports": bool,
+"plugins": {name: [module or class]}}``, the last one optional. Answer: ``{"python", "prefix",
 "packages": {name: version}, "problems": [{"id", "evidence"}]}``.
 """
 
@@ -85,6 +86,9 @@ def requirements(packages: dict[str, str], distributions: list[t.Any]) -> list[d
             if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
                 continue
             version = packages.get(canonical(wanted.name))
+            if version is None and canonical(wanted.name) == "psycopg2":
+                # The same module, built: what is compiled from source stands for what is not.
+                version = packages.get("psycopg2-binary")
             if version is None:
                 problems.append(problem("requirement_missing", f"{name} needs {text}, which is not installed"))
             elif not wanted.specifier.contains(version, prereleases=True):
@@ -176,6 +180,22 @@ def synapse(distributions: list[t.Any], extras: list[str]) -> list[dict[str, str
     return problems
 
 
+def load_class(name: str) -> object:
+    """Import a module, or as Synapse does a class in one (synapse/util/module_loader.py, 1.163.2)."""
+    module, _dot, member = name.rpartition(".")
+    return getattr(importlib.import_module(module), member) if module else importlib.import_module(name)
+
+
+def plugins(wanted: dict[str, list[str]]) -> list[dict[str, str]]:
+    """Import the modules of plugins; what one of them does wrong begins with its name."""
+    problems = []
+    for name, modules in wanted.items():
+        for module in modules:
+            found = load(module, functools.partial(load_class, module))
+            problems += [problem("plugin_import_failed", f"{name}: {one['evidence']}") for one in found]
+    return problems
+
+
 def prove(request: dict[str, t.Any]) -> dict[str, t.Any]:
     """Return the answer to one request."""
     packages, distributions, problems = installed()
@@ -190,6 +210,7 @@ def prove(request: dict[str, t.Any]) -> dict[str, t.Any]:
     problems += extensions()
     if request["imports"]:
         problems += synapse(distributions, request["extras"])
+        problems += plugins(request.get("plugins") or {})
     return {"python": platform.python_version(), "prefix": sys.prefix, "packages": packages, "problems": problems}
 
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -54,10 +55,18 @@ def test_a_manifest_survives_the_disk() -> None:
         json.dumps({**json.loads(manifest().to_json()), "new": 1}).encode(),
         json.dumps({**json.loads(manifest().to_json()), "packages": []}).encode(),
         json.dumps({**json.loads(manifest().to_json()), "version": None}).encode(),
+        json.dumps({**json.loads(manifest().to_json()), "plugins": {}}).encode(),
+        json.dumps({**json.loads(manifest().to_json()), "plugins": ["x"]}).encode(),
     ],
 )
 def test_a_damaged_manifest_is_none(data: bytes | None) -> None:
     assert Manifest.from_json(data) is None
+
+
+def test_a_manifest_without_plugins_is_what_it_was_before_there_were_any() -> None:
+    assert b"plugins" not in manifest().to_json()
+    with_one = replace(manifest(), plugins=[{"name": "a"}])
+    assert Manifest.from_json(with_one.to_json()) == with_one
 
 
 def test_a_release_is_proven_only_with_a_manifest_and_without_the_marker() -> None:
@@ -106,4 +115,8 @@ def test_a_request_is_the_same_in_any_order_and_another_with_any_other_content()
         return request_digest(version=version, extras=extras, extra_packages=(), lock=lock, constraints=constraints)
 
     assert digest() == digest(extras=("b", "a", "a"))
+    # What a host has that was deployed before plugins were carried: its releases must still be what is asked for.
+    known = request_digest(version="1", extras=(), extra_packages=(), lock="x", constraints=None)
+    assert known == "78a22e05e8497747f43363730f2d080e747f35b79b862047902da494a23d3f87"
+    assert known == request_digest(version="1", extras=(), extra_packages=(), lock="x", constraints=None, plugins=())
     assert len({digest(), digest("2"), digest(extras=()), digest(lock="x"), digest(constraints="")}) == 5

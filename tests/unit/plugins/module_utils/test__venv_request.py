@@ -18,6 +18,8 @@ PARAMS: dict[str, t.Any] = {
     "version": None,
     "extras": [],
     "extra_packages": [],
+    "carry_plugins": True,
+    "config_path": None,
     "requirements": None,
     "requirements_content": None,
     "constraints": None,

@@ -28,19 +28,19 @@ def made(monkeypatch: pytest.MonkeyPatch, *ids: str) -> tuple[_venv_task.Task, l
     resolved: list[list[str]] = []
     one = task()
 
-    def resolve(installer: object, wanted: t.Sequence[str], *unused: object) -> tuple[()]:
-        resolved.append(list(wanted))
-        return ()
+    class Resolver:
+        def resolve(self, wanted: t.Sequence[str], **unused: object) -> str:
+            resolved.append(list(wanted))
+            return f"matrix-synapse==1.100.0 --hash=sha256:{'0' * 64}\n"
 
-    def make(*unused: object) -> str:
+    def make(*unused: object, **more: object) -> tuple[t.Any, None]:
         if len(resolved) == 1 and ids:
             raise UnprovenError("unproven", tuple(Finding(name, f"evidence of {name}") for name in ids))
-        return "made"
+        return survey, None
 
-    monkeypatch.setattr(_venv_task, "_resolve", resolve)
     monkeypatch.setattr(one, "_make", make)
     survey = _venv_task._Survey(ask(one.options, None, None), *t.cast("t.Any", [None] * 4))
-    one._resolve_and_make(*t.cast("t.Any", (None, survey, None, None, Sources("", offline=True))))
+    one._resolve_and_make(*t.cast("t.Any", (None, survey, Resolver(), None, Sources("", offline=True))))
     return one, resolved
 
 
