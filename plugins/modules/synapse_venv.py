@@ -79,22 +79,6 @@ options:
     type: list
     elements: str
     default: []
-  carry_plugins:
-    description:
-      - Whether plugins of Synapse that are in an environment made by hand come along when a release takes its place,
-        and stay in the releases after that one.
-      - A package counts as a plugin where it says that it wants C(matrix-synapse), where the configuration in
-        O(config_path) loads a class from it, or where it is known by its name, such as C(matrix-synapse-ldap3).
-      - Those that neither the lock nor O(extra_packages) has are added at their version, with a warning, and everything
-        that the lock has stays as it is there. What comes from no package index is not carried. One that cannot be had,
-        or does not import beside the new Synapse, is left out with a warning. RV(plugins) has the reason.
-    type: bool
-    default: true
-  config_path:
-    description:
-      - The configuration, or a folder of them, that serves with an environment made by hand. It is read for the classes
-        that it names as C(module), nothing more.
-    type: path
   requirements:
     description:
       - A lock file on the managed host, with one exact version and SHA-256 hashes for each package, as
@@ -175,6 +159,12 @@ options:
       - Where something else switches O(path), one more run with V(true) removes what O(keep_releases) says is too much.
     type: bool
     default: true
+  trial_path:
+    description:
+      - A folder for check mode alone. Where a release would be built, one is built and proven in there, so that others
+        can ask it what it says to the host's configuration and database; see RV(trial_python).
+      - It is for whoever gave the folder to remove it.
+    type: path
   state:
     description:
       - V(present) builds a release only where no proven one is what is asked for.
@@ -265,6 +255,11 @@ pruned:
   type: list
   elements: str
   sample: [1.161.0-0d5c1f7be214]
+trial_python:
+  description: The interpreter of the release that was built in O(trial_path).
+  returned: in check mode, where one was
+  type: str
+  sample: /var/lib/synapse/.trial-f5qk2/releases/1.163.2-0fe18e3fa5d7/bin/python
 live:
   description: Whether O(path) leads to the release now. In check mode, whether it would.
   returned: success and O(state) is not V(absent)
@@ -319,36 +314,8 @@ lock_digest:
   type: str
   sample: 0fe18e3fa5d751d6b8a602396ddc1554a0cf60e2e35bc29533e611579a72805c
 """
-plugins:
-  description:
-    - The plugins of Synapse that were found in an environment made by hand, and what came of them in the release.
-  returned: success and O(state) is not V(absent)
-  type: list
-  elements: dict
-  contains:
-    name:
-      description: The package's name, or the module's where no package has it.
-      type: str
-    version:
-      description: Its version in the environment made by hand.
-      type: str
-    modules:
-      description: The classes that the configuration loads from it, otherwise its modules.
-      type: list
-      elements: str
-    carried:
-      description: Whether the release has it. In check mode, whether it is to have it.
-      type: bool
-    reason:
-      description: Why it is not carried, or why it was not necessary to add it. Empty where it was added.
-      type: str
-  sample:
-    - name: matrix-synapse-ldap3
-      version: 0.4.0
-      modules: [ldap_auth_provider.LdapAuthProviderModule]
-      carried: true
-      reason: ""
 
+import dataclasses
 import os
 import typing as t
 
@@ -360,7 +327,6 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils._venv_task im
 
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "path": {"type": "path", "default": "/var/lib/synapse/venv"},
-import dataclasses
     "releases_path": {"type": "path"},
     "version": {"type": "str"},
     "extras": {"type": "list", "elements": "str", "default": []},
@@ -376,10 +342,9 @@ import dataclasses
     "find_links": {"type": "list", "elements": "str", "default": []},
     "offline": {"type": "bool", "default": False},
     "ca_bundle": {"type": "path"},
-    "carry_plugins": {"type": "bool", "default": True},
-    "config_path": {"type": "path"},
     "keep_releases": {"type": "int", "default": 3},
     "activate": {"type": "bool", "default": True},
+    "trial_path": {"type": "path"},
     "state": {"type": "str", "choices": ["present", "absent", "rebuilt"], "default": "present"},
 }
 
@@ -395,6 +360,13 @@ def run(module: DiscreetModule) -> dict[str, t.Any]:
     result = task.run(apply=not module.check_mode)
     for warning in task.warnings:
         module.warn(warning)
+    trial = module.params["trial_path"]
+    if module.check_mode and trial and not os.path.lexists(result.get("python", trial)):
+        places = {"path": os.path.join(trial, "venv"), "releases_path": os.path.join(trial, "releases")}
+        tried = Task(
+            dataclasses.replace(options, **places, activate=False), runner=runner, fetcher=fetcher, log=module.log
+        )
+        result["trial_python"] = tried.run(apply=True)["python"]
     return result
 
 
