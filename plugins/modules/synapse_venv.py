@@ -315,7 +315,6 @@ lock_digest:
   sample: 0fe18e3fa5d751d6b8a602396ddc1554a0cf60e2e35bc29533e611579a72805c
 """
 
-import dataclasses
 import os
 import typing as t
 
