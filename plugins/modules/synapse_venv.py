@@ -79,6 +79,22 @@ options:
     type: list
     elements: str
     default: []
+  carry_plugins:
+    description:
+      - Whether plugins of Synapse that are in an environment made by hand come along when a release takes its place,
+        and stay in the releases after that one.
+      - A package counts as a plugin where it says that it wants C(matrix-synapse), where the configuration in
+        O(config_path) loads a class from it, or where it is known by its name, such as C(matrix-synapse-ldap3).
+      - Those that neither the lock nor O(extra_packages) has are added at their version, with a warning, and everything
+        that the lock has stays as it is there. What comes from no package index is not carried. One that cannot be had,
+        or does not import beside the new Synapse, is left out with a warning. RV(plugins) has the reason.
+    type: bool
+    default: true
+  config_path:
+    description:
+      - The configuration, or a folder of them, that serves with an environment made by hand. It is read for the classes
+        that it names as C(module), nothing more.
+    type: path
   requirements:
     description:
       - A lock file on the managed host, with one exact version and SHA-256 hashes for each package, as
@@ -303,6 +319,35 @@ problems:
     - id: interpreter_missing
       evidence: /var/lib/synapse/venv/bin/python leads to /usr/bin/python3.11, which does not exist
       action: The release 1.163.2-0fe18e3fa5d7 is built beside it and takes its place.
+plugins:
+  description:
+    - The plugins of Synapse that were found in an environment made by hand, and what came of them in the release.
+  returned: success and O(state) is not V(absent)
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: The package's name, or the module's where no package has it.
+      type: str
+    version:
+      description: Its version in the environment made by hand.
+      type: str
+    modules:
+      description: The classes that the configuration loads from it, otherwise its modules.
+      type: list
+      elements: str
+    carried:
+      description: Whether the release has it. In check mode, whether it is to have it.
+      type: bool
+    reason:
+      description: Why it is not carried, or why it was not necessary to add it. Empty where it was added.
+      type: str
+  sample:
+    - name: matrix-synapse-ldap3
+      version: 0.4.0
+      modules: [ldap_auth_provider.LdapAuthProviderModule]
+      carried: true
+      reason: ""
 installer:
   description: What the release was built with. In check mode, where it is yet to be built, the value of O(installer).
   returned: success and O(state) is not V(absent)
@@ -315,6 +360,7 @@ lock_digest:
   sample: 0fe18e3fa5d751d6b8a602396ddc1554a0cf60e2e35bc29533e611579a72805c
 """
 
+import dataclasses
 import os
 import typing as t
 
@@ -330,6 +376,8 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "version": {"type": "str"},
     "extras": {"type": "list", "elements": "str", "default": []},
     "extra_packages": {"type": "list", "elements": "str", "default": []},
+    "carry_plugins": {"type": "bool", "default": True},
+    "config_path": {"type": "path"},
     "requirements": {"type": "path"},
     "requirements_content": {"type": "str"},
     "constraints": {"type": "path"},
