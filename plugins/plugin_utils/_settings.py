@@ -14,7 +14,7 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils._secret_names
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["refusals", "refusals_by_manager", "secret_values", "status_lines"]
+__all__ = ["refusals", "refusals_by_manager", "secret_values"]
 
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _HOSTNAME = re.compile(rf"^(?=.{{1,230}}$){_LABEL}(?:\.{_LABEL})*$")
@@ -353,22 +353,3 @@ def secret_values(config: t.Any) -> list[str]:
 
     walk(config, secret=False)
     return sorted(set(found))
-
-
-def status_lines(answers: Mapping[str, Mapping[str, t.Any]]) -> list[str]:
-    """Return one aligned line a host from what M(matrix_fleet.synapse.synapse_health) said of it.
-
-    ``answers`` maps host names to the module's result, or to ``{"unreachable": True}``.
-    """
-    rows = []
-    for host, answer in answers.items():
-        if "healthy" not in answer:
-            told = "UNREACHABLE" if answer.get("unreachable") else "UNKNOWN"
-            rows.append((host, "-", told, str(answer.get("msg", ""))))
-        elif answer["healthy"]:
-            rows.append((host, str(answer.get("version") or "-"), "healthy", ""))
-        else:
-            failed = [f"{check['name']}: {check['detail']}" for check in answer["checks"] if not check["ok"]]
-            rows.append((host, str(answer.get("version") or "-"), "NOT HEALTHY", "; ".join(failed)))
-    widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
-    return ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[3]]).rstrip() for row in rows]

@@ -12,7 +12,6 @@ from ansible_collections.matrix_fleet.synapse.plugins.plugin_utils._settings imp
     refusals,
     refusals_by_manager,
     secret_values,
-    status_lines,
 )
 
 ROLE = Path(__file__).parents[4] / "roles" / "synapse"
@@ -186,18 +185,3 @@ def test_secrets_are_found_at_any_depth_and_places_are_not() -> None:
 def test_a_secret_is_found_as_yaml_may_write_it() -> None:
     found = secret_values({"key_password": "it's", "private_key": "-----BEGIN-----\nabcdefgh\n"})
     assert {"it's", "it''s", "abcdefgh"} <= set(found)
-
-
-def test_status_lines_name_what_failed_and_line_up() -> None:
-    lines = status_lines(
-        {
-            "one": {"healthy": True, "version": "1.163.2"},
-            "second": {"healthy": False, "checks": [{"name": "process", "ok": False, "detail": "not running"}]},
-            "three": {"unreachable": True, "msg": "no route"},
-        }
-    )
-    assert lines == [
-        "one     1.163.2  healthy",
-        "second  -        NOT HEALTHY  process: not running",
-        "three   -        UNREACHABLE  no route",
-    ]
