@@ -258,6 +258,27 @@ class Uv:
             arguments += ["--overrides", path]
         return self._do([*arguments, "-"], "resolve the packages", stdin="\n".join(wanted) + "\n").stdout
 
+    def resolve_for_all(
+        self, wanted: Sequence[str], *, floor: str, preferred: Sequence[str], before: str
+    ) -> tuple[str, str]:
+        """Return one lock for every system and every Python from ``floor`` on, and its files as a ``pylock.toml``.
+
+        ``preferred`` are pins without hashes, which are taken wherever they fit; ``before`` is as in ``resolve``.
+        """
+        lock = os.path.join(self._scratch, "lock.txt")
+        common = ["pip", "compile", "--quiet", "--no-header", "--no-annotate", "--universal"]
+        common += ["--python-version", floor, "--python", self._python, *self._sources_arguments()]
+        common += ["--exclude-newer", before] if before else []
+        _files.write(lock, "".join(f"{pin}\n" for pin in preferred).encode(), mode=0o600)
+        # What an output file holds already is preferred to anything newer.
+        arguments = [*common, "--generate-hashes", "--output-file", lock, "-"]
+        self._do(arguments, "resolve the packages", stdin="\n".join(wanted) + "\n")
+        text = (_files.read(lock) or b"").decode()
+        # All that is asked now is in the cache, and must be what the lock was made from.
+        arguments = [*common, "--no-deps", "--format", "pylock.toml", *([] if self._sources.offline else ["--offline"])]
+        pins = re.sub(r"\s*\\\n\s+--hash=\S+", "", text)
+        return text, self._do([*arguments, "-"], "list the files of the packages", stdin=pins).stdout
+
     def create(self, path: str) -> None:
         arguments = ["venv", "--quiet", "--no-project", "--allow-existing", "--python", self._python, path]
         self._do(arguments, f"make an environment in {path}")
@@ -365,6 +386,13 @@ def _tail(text: str) -> str:
     return _index.without_secrets(" ".join(lines[-8:]))[-1200:]
 
 
+def _contradiction(text: str) -> str:
+    """Return what uv says of why there is no solution, without its hints, on one line."""
+    said = re.split(r"\n\s*\n|\n\s*hint:", text.partition("No solution found when resolving")[2])[0]
+    reason = re.sub(r"^.*?(?=\bBecause\b)", "", " ".join(said.split()))
+    return _index.without_secrets(reason)[:1500]
+
+
 def _wrong_hash(text: str) -> str:
     found = re.search(r"[Hh]ash mismatch for `?([A-Za-z0-9._-]+==[^\s`]+)`?", text)
     if found is None:
@@ -404,6 +432,12 @@ def explain(result: CommandResult, *, doing: str, sources: Sources) -> SynapseEr
         return UnreachableError(
             f"Offline, and a package is missing: could not {doing}. Put every wheel of the lock, for this Python and "
             f"processor, into a folder named by 'find_links'. The installer said: {_tail(text)}"
+        )
+    if not sources.offline and _matches(r"No solution found when resolving", text):
+        return SynapseError(
+            f"The packages do not fit together: could not {doing}. {_contradiction(text)} Correct the version that is "
+            f"named there, in 'version' or 'extra_packages', or leave the package out. Packages come from {hosts}. "
+            "Nothing was changed."
         )
     if _matches(r"--no-build|only-binary|no wheels|no usable wheels|platform|ABI", text) and doing.startswith(
         "install"

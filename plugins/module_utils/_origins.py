@@ -54,10 +54,11 @@ def sources_of(
     )
 
 
-def as_of(version: str, sources: Sources, fetch: Callable[[str], bytes]) -> str:
+def as_of(version: str, sources: Sources, fetch: Callable[[str], bytes]) -> str | None:
     """Return the last day (``2026-04-14``) whose packages count for an old Synapse, empty for the newest: no limit.
 
-    That is the day after its release. Raises ``SynapseError`` where the index does not have the version.
+    That is the day after its release; ``None`` where the index does not say when that was. Raises
+    ``SynapseError`` where the index does not have the version.
     """
     if sources.offline:
         return ""
@@ -69,7 +70,7 @@ def as_of(version: str, sources: Sources, fetch: Callable[[str], bytes]) -> str:
     try:
         files = _index.parse_listing(fetch(url), url)
     except FileNotFoundError:
-        return ""
+        return None
     newest = _index.newest(files, "matrix-synapse")
     if not sources.extra_index_urls and not sources.find_links and not _index.has(files, "matrix-synapse", version):
         raise SynapseError(
@@ -80,15 +81,15 @@ def as_of(version: str, sources: Sources, fetch: Callable[[str], bytes]) -> str:
         return ""
     day = _index.released(files, "matrix-synapse", version)[:10]
     try:
-        return _after(day) if re.fullmatch(r"\d{4}-\d\d-\d\d", day) and _after(_after(day)) else ""
+        return _after(day) if re.fullmatch(r"\d{4}-\d\d-\d\d", day) and _after(_after(day)) else None
     except (ValueError, OverflowError):
-        return ""
+        return None
 
 
 def _after(day: str) -> str:
     return (datetime.strptime(day, "%Y-%m-%d") + timedelta(days=1)).strftime("%Y-%m-%d")
 
 
-def end_of(day: str) -> str:
+def end_of(day: str | None) -> str:
     """Return the instant at which a day ends (UTC); empty for no day. Raises ``ValueError`` for what is none."""
     return f"{_after(day)}T00:00:00Z" if day else ""

@@ -4,41 +4,38 @@
 
     .venv/bin/python tests/bin/make_lock.py 1.163.2
 
-One lock serves every supported host. uv resolves it for every Python from 3.10; then each package keeps the
-hashes of those wheels alone that a supported host can install: Linux on x86-64 and arm64, glibc and musl, CPython
-3.10 to 3.14. A package that leaves one of these hosts without a wheel is named, and the command fails, because
-that host would need a compiler. Needs uv on ``PATH`` or beside the interpreter, and the package index.
+One lock serves every supported host, as one that the module synapse_lock makes, by the same code: Linux on x86-64
+and arm64, glibc and musl, CPython 3.10 to 3.14. A package that leaves one of these hosts without a wheel is named,
+and the command fails, because that host would need a compiler. Needs uv on ``PATH`` or beside the interpreter, and the
+package index.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
-import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import urllib.request
-from dataclasses import dataclass
+import tomllib
+import typing as t
 from pathlib import Path
 
-from ansible_collections.matrix_fleet.synapse.plugins.module_utils._lock import digest_of, parse, text_of
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _resolution
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._installer import Sources, Uv, requirements_for
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._lock import Pin, digest_of, parse, text_of
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._public_index import public_index
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._resolution import Lack
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import CommandResult, SynapseError
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = ROOT / "plugins" / "module_utils" / "_default_lock.py"
 # Every one of these has wheels, or is pure Python, for every supported host.
 EXTRAS = ("cache-memory", "jwt", "oidc", "redis", "url-preview")
-PACKAGES = ("psycopg2-binary",)
 # Source distributions that build without a compiler, for hosts that have no wheel: zope.interface has none for
 # musl, and leaves its optional C code out where it cannot compile it.
 BUILDABLE = ("zope-interface",)
-PYTHONS = tuple((3, minor) for minor in range(10, 15))
-MACHINES = ("x86_64", "aarch64")
-LIBRARIES = ("manylinux", "musllinux")
 INDEX = (os.environ.get("UV_DEFAULT_INDEX") or public_index()).rstrip("/")
 
 HEADER = '''\
@@ -53,101 +50,35 @@ __all__ = ["DIGEST", "EXTRAS", "LOCK", "VERSION"]
 '''
 
 
-@dataclass(frozen=True)
-class Wheel:
-    """What a wheel's file name says of the hosts that it fits."""
-
-    pythons: tuple[str, ...]
-    abis: tuple[str, ...]
-    platforms: tuple[str, ...]
-
-    @classmethod
-    def of(cls, filename: str) -> Wheel:
-        """Read the three tags at the end of a wheel's file name."""
-        python, abi, platform = filename[: -len(".whl")].split("-")[-3:]
-        return cls(tuple(python.split(".")), tuple(abi.split(".")), tuple(platform.split(".")))
-
-    def _fits_python(self, version: tuple[int, int]) -> bool:
-        exact = f"cp{version[0]}{version[1]}"
-        for python, abi in itertools.product(self.pythons, self.abis):
-            if abi == "none" and python in {"py3", f"py{version[0]}{version[1]}", exact}:
-                return True
-            if abi == exact and python == exact:
-                return True
-            if abi == "abi3" and re.fullmatch(r"cp3\d+", python) and int(python[3:]) <= version[1]:
-                return True
-        return False
-
-    def fits(self, version: tuple[int, int], machine: str, library: str) -> bool:
-        """Whether a host with this Python, processor and C library can install the wheel."""
-        if not self._fits_python(version):
-            return False
-        return any(
-            platform == "any" or (platform.startswith(library) and platform.endswith(machine))
-            for platform in self.platforms
-        )
+def run(
+    argv: t.Sequence[str],
+    *,
+    stdin: str | None = None,
+    env: t.Mapping[str, str] | None = None,
+    cwd: str | None = None,
+    **unused: t.Any,
+) -> CommandResult:
+    """Start a process, as the collection's modules do through Ansible."""
+    whole = {**os.environ, **(env or {})}
+    ended = subprocess.run(argv, input=stdin, env=whole, cwd=cwd, capture_output=True, encoding="utf-8", check=False)
+    return CommandResult(ended.returncode, ended.stdout, ended.stderr)
 
 
-HOSTS = tuple(itertools.product(PYTHONS, MACHINES, LIBRARIES))
-
-
-def resolve(version: str) -> str:
-    """Return uv's universal lock, with the hashes of every file."""
+def resolve(version: str) -> tuple[tuple[Pin, ...], tuple[Lack, ...]]:
+    """Return the pins for every supported host, and what has no wheel on one of them."""
     beside = Path(sys.executable).parent / "uv"
     uv = str(beside) if beside.exists() else shutil.which("uv")
     if uv is None:
         raise SystemExit("uv is missing: install it, or run this with the interpreter of .venv")
-    wanted = [f"matrix-synapse[{','.join(EXTRAS)}]=={version}", *PACKAGES]
+    sources = Sources(INDEX, ca_bundle=os.environ.get("SSL_CERT_FILE", ""))
     with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder, "in.txt")
-        source.write_text("\n".join(wanted) + "\n", encoding="utf-8")
-        command = [uv, "pip", "compile", "--no-config", "--quiet", "--universal", "--python-version", "3.10"]
-        command += ["--generate-hashes", "--no-annotate", "--no-header", "--default-index", INDEX, str(source)]
-        return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-
-
-def files_of(name: str) -> dict[str, str]:
-    """Return file name by SHA-256 for every file of a project."""
-    request = urllib.request.Request(f"{INDEX}/{name}/", headers={"Accept": "application/vnd.pypi.simple.v1+json"})
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        listing = json.load(answer)
-    return {entry["hashes"]["sha256"]: entry["filename"] for entry in listing["files"]}
-
-
-def applies(marker: str, version: tuple[int, int]) -> bool:
-    """Whether a requirement's marker can hold on a supported host with this Python."""
-    if "win32" in marker or "darwin" in marker:
-        names = {"sys_platform": "'linux'", "platform_system": "'Linux'", "os_name": "'posix'"}
-        for name, value in names.items():
-            marker = marker.replace(name, value)
-    found = re.fullmatch(r"python(?:_full)?_version (<|>=) '3\.(\d+)'", marker)
-    if found is None:
-        return True
-    return version[1] < int(found[2]) if found[1] == "<" else version[1] >= int(found[2])
-
-
-def prune(text: str) -> tuple[list[str], list[str]]:
-    """Return the lock's lines with the hashes that matter, and a complaint for each host without a wheel."""
-    lines: list[str] = []
-    complaints: list[str] = []
-    for line in text.replace("\\\n", " ").splitlines():
-        requirement, *hashes = re.split(r"\s+--hash=sha256:", line.strip())
-        pin, _unused, marker = (part.strip() for part in requirement.partition(";"))
-        if not hashes or re.search(r"sys_platform == 'win32'|platform_python_implementation == 'PyPy'", marker):
-            continue
-        names = files_of(pin.split("==")[0])
-        found = {digest.strip(): names[digest.strip()] for digest in hashes}
-        wheels = {digest: Wheel.of(file) for digest, file in found.items() if file.endswith(".whl")}
-        name = pin.split("==")[0]
-        needed = [host for host in HOSTS if applies(marker, host[0])]
-        kept = sorted(digest for digest, wheel in wheels.items() if any(wheel.fits(*host) for host in needed))
-        bare = [host for host in needed if not any(wheel.fits(*host) for wheel in wheels.values())]
-        if bare and name in BUILDABLE:
-            kept = sorted([*kept, *(digest for digest, file in found.items() if not file.endswith(".whl"))])
-        else:
-            complaints += [f"{pin}: no wheel for Python {v[0]}.{v[1]}, {arch}, {libc}" for v, arch, libc in bare]
-        lines.append(" ".join([requirement, *(f"--hash=sha256:{digest}" for digest in kept)]))
-    return lines, complaints
+        cache = os.environ.get("UV_CACHE_DIR") or os.path.join(folder, "cache")
+        installer = Uv(run, program=uv, python=sys.executable, sources=sources, cache=cache, scratch=folder)
+        wanted = requirements_for(version, EXTRAS, (), ())
+        floor = _resolution.PYTHONS[0]
+        lock, files = installer.resolve_for_all(wanted, floor=floor, preferred=(), before="")
+    hosts = _resolution.hosts_of(_resolution.PYTHONS, _resolution.ARCHITECTURES)
+    return _resolution.prune(parse(lock), _resolution.file_names(tomllib.loads(files)), hosts)
 
 
 def main() -> None:
@@ -158,15 +89,18 @@ def main() -> None:
     options = parser.parse_args()
     if not INDEX:
         raise SystemExit("no package index is known: set UV_DEFAULT_INDEX, or run this with a Python that has pip")
-    lines, complaints = prune(resolve(options.version))
+    try:
+        pins, lacks = resolve(options.version)
+    except SynapseError as error:
+        raise SystemExit(error.msg) from None
+    complaints = [lack.text() for lack in lacks if lack.package not in BUILDABLE or not lack.source]
     if complaints:
-        raise SystemExit("\n".join(complaints))
-    pins = parse("\n".join(lines))
+        raise SystemExit("no wheel: " + "\nno wheel: ".join(complaints))
     text = text_of(pins)
     body = f'VERSION = "{options.version}"\nEXTRAS = {EXTRAS!r}\nDIGEST = "{digest_of(pins)}"\n'.replace("'", '"')
     wrapped = text.replace(" --hash=", " \\\\\n    --hash=")
     options.output.write_text(f'{HEADER}{body}LOCK = """\\\n{wrapped}"""\n', encoding="utf-8")
-    sys.stdout.write(f"{options.output}: {len(lines)} packages, {len(text)} characters\n")
+    sys.stdout.write(f"{options.output}: {len(pins)} packages, {len(text)} characters\n")
 
 
 if __name__ == "__main__":

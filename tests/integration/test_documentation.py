@@ -33,7 +33,19 @@ ROLE = ROOT / "roles" / "synapse"
 OURS = "matrix_fleet.synapse."
 BIN = Path(sys.executable).parent
 # Extra variables that playbooks read and no role knows, and what playbooks hand on.
-OF_PLAYBOOKS = {"synapse_hosts", "synapse_deployed", "synapse_unhealthy"}
+OF_PLAYBOOKS = {
+    "synapse_deployed",
+    "synapse_hosts",
+    "synapse_lock_architectures",
+    "synapse_lock_base",
+    "synapse_lock_ca_bundle",
+    "synapse_lock_cache_path",
+    "synapse_lock_exclude_newer",
+    "synapse_lock_find_links",
+    "synapse_lock_pythons",
+    "synapse_lock_renew",
+    "synapse_unhealthy",
+}
 TAGS = {"synapse", "synapse_install", "synapse_configure"}
 # What the examples take from a vault or from Ansible.
 GIVEN = {

@@ -64,6 +64,29 @@ def test_addresses_with_passwords_travel_in_the_environment_alone(tmp_path: Path
     assert {"--require-hashes", "--no-deps", "--no-build", "--find-links"} <= set(install)
 
 
+def test_a_lock_for_all_is_resolved_once_and_its_files_are_looked_up_in_the_cache(tmp_path: Path) -> None:
+    locked = f"a==1 ; python_version < '3.11' \\\n    --hash=sha256:{'0' * 64} \\\n    --hash=sha256:{'1' * 64}\nb==2\n"
+    seen: list[tuple[list[str], str]] = []
+
+    def run(argv: t.Sequence[str], *, stdin: str = "", **unused: t.Any) -> CommandResult:
+        seen.append((list(argv), stdin))
+        if "--output-file" in argv:
+            output = Path(argv[argv.index("--output-file") + 1])
+            assert output.read_text() == "b==1\n", "what is preferred lies there"
+            output.write_text(locked)
+        return CommandResult(0, "files", "")
+
+    uv = Uv(run, program="/uv", python="/py", sources=SOURCES, cache="/c", scratch=str(tmp_path))
+    made = uv.resolve_for_all(["a", "b"], floor="3.10", preferred=["b==1"], before="2025-01-01T00:00:00Z")
+    assert made == (locked, "files")
+    for argv, _stdin in seen:
+        assert {"--universal", "--exclude-newer", "--find-links"} <= set(argv)
+        assert argv[argv.index("--python-version") + 1] == "3.10"
+        assert "pa55word" not in " ".join(argv)
+    assert [stdin for _argv, stdin in seen] == ["a\nb\n", "a==1 ; python_version < '3.11'\nb==2\n"]
+    assert {"--offline", "--no-deps", "pylock.toml"} <= set(seen[1][0])
+
+
 @pytest.mark.parametrize(("links", "no_index"), [((), False), (("/srv/wheels",), True)])
 def test_offline_asks_no_index(links: tuple[str, ...], no_index: bool, tmp_path: Path) -> None:
     run = Recorder(CommandResult(0, "", ""))
@@ -166,6 +189,12 @@ UV_FULL = "error: failed to write to file `/r/x`: No space left on device (os er
 UV_NO_WHEEL = "error: Distribution `a==1` is marked as `--no-build` but has no usable wheels"
 UV_MISSING = """error: No solution found when resolving dependencies:
   Because a was not found in the provided package locations, your requirements are unsatisfiable."""
+UV_CONTRADICTION = """error: No solution found when resolving dependencies for split (markers: python_version >= '3')
+  cause: Because matrix-synapse==1.150.0 depends on twisted[tls]>=21.2.0 and you require matrix-synapse==1.150.0, we
+         can conclude that you require twisted>=21.2.0.
+         And because you require twisted<20, we can conclude that your requirements are unsatisfiable.
+
+hint: While the active Python version is 3.11, the resolution failed for other Python versions."""
 PIP_HASH = """ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE. If you have updated them,
     light-a==1.0 from file:///w/light_a-1.0-py3-none-any.whl (from -r l (line 2)):
         Expected sha256 0000
@@ -181,6 +210,9 @@ ERRORS = {
     UV_TLS: "'ca_bundle'",
     UV_FULL: "The disk is full",
     UV_NO_WHEEL: "has no wheel",
+    UV_CONTRADICTION: "install the packages. Because matrix-synapse==1.150.0 depends on twisted[tls]>=21.2.0 and "
+    "you require matrix-synapse==1.150.0, we can conclude that you require twisted>=21.2.0. And because you require "
+    "twisted<20, we can conclude that your requirements are unsatisfiable. Correct the version",
     PIP_HASH: "Wrong hash: what the index served for light-a==1.0 is",
     PIP_REFUSED: "cannot be reached",
     PIP_TLS: "'ca_bundle'",
