@@ -12,6 +12,8 @@ description:
   - Makes folders, files, links and secrets of an installation what they should be, in one remote task.
   - All or nothing. Every file is first written beside its place, and only then all of them are renamed into place;
     where anything fails, what this task did is undone.
+  - Folders on the way to an item may belong to another user, such as the one that the service runs as. What that user
+    renames or links there meanwhile cannot lead this module elsewhere; a link of that user on the way is refused.
   - Owner and mode hold from the first instant of a file's existence. Where only they differ, they are corrected in
     place.
   - With O(transaction), what lay at a path before the first change that asks for a restart is saved. The transaction
@@ -238,6 +240,7 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _files
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._files import Ownership
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._journal import Store, timestamp
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._module import DiscreetModule
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._pinned import Pins
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import SynapseError
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._transaction import (
     Change,
@@ -246,6 +249,9 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils._transaction 
     Item,
     Journal,
 )
+
+# Whatever is done at a path of an item goes through this.
+_PINS = Pins()
 
 _ALPHABET = string.ascii_letters + string.digits + "-_"
 
@@ -278,13 +284,14 @@ def folder_behind(path: str) -> str | None:
 
 def look(path: str, *, content: bool = False, through: bool = False) -> Found:
     """Return what lies at ``path``; with ``through``, a link to a folder that can be trusted counts as it."""
+    place = _PINS.reach(path)
     try:
-        status = os.lstat(path)
+        status = os.lstat(place)
         if stat.S_ISLNK(status.st_mode):
             real = folder_behind(path) if through else None
             if real is None:
-                return Found("link", status.st_uid, status.st_gid, 0o777, target=os.readlink(path))
-            status = os.lstat(real)
+                return Found("link", status.st_uid, status.st_gid, 0o777, target=os.readlink(place))
+            status = os.lstat(_PINS.reach(real))
     except FileNotFoundError:
         return Found("absent")
     except OSError as error:
@@ -294,7 +301,7 @@ def look(path: str, *, content: bool = False, through: bool = False) -> Found:
         return Found("directory", status.st_uid, status.st_gid, mode)
     if not stat.S_ISREG(status.st_mode):
         return Found("other", status.st_uid, status.st_gid, mode)
-    data = _files.read(path, follow=False) if content else None
+    data = _files.read(place, follow=False) if content else None
     return Found("file", status.st_uid, status.st_gid, mode, content=data)
 
 
@@ -303,7 +310,7 @@ def look_at(item: Item) -> Found:
     found = look(item.path, content=item.state != "directory", through=item.state == "directory")
     if found.kind == "link" and item.generate is not None:
         with contextlib.suppress(SynapseError):
-            return dataclasses.replace(found, reaches_text=bool((_files.read(item.path) or b"").strip()))
+            return dataclasses.replace(found, reaches_text=bool((_files.read(_PINS.reach(item.path)) or b"").strip()))
     return found
 
 
@@ -354,7 +361,7 @@ def kept_place(item: Item, journal: Journal | None) -> str:
         place = item.keep_as
     else:
         beside = os.path.dirname(os.path.join(os.path.dirname(item.path), item.target or ""))
-        moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(os.stat(item.path).st_mtime))
+        moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(os.stat(_PINS.reach(item.path)).st_mtime))
         place = os.path.join(os.path.normpath(beside), f"adopted-{moment}")
     number, free = 1, place
     # A link to the same target there is what an interrupted run left.
@@ -366,16 +373,17 @@ def kept_place(item: Item, journal: Journal | None) -> str:
 
 def set_rights(path: str, kind: str, uid: int, gid: int, mode: int) -> None:
     """Give an existing thing its owner and mode, at no instant wider than both old and new."""
+    place = _PINS.reach(path)
     if kind == "link":
-        os.chown(path, uid, gid, follow_symlinks=False)
+        os.chown(place, uid, gid, follow_symlinks=False)
         return
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
     if kind == "directory":
         flags |= os.O_DIRECTORY
-        if os.path.islink(path):
+        if os.path.islink(place):
             # A link that may have been put there since the plan was made is opened as what it is, which fails.
-            path = folder_behind(path) or path
-    handle = os.open(path, flags)
+            place = _PINS.reach(folder_behind(path) or path)
+    handle = os.open(place, flags)
     try:
         status = os.fstat(handle)
         if (status.st_uid, status.st_gid) != (uid, gid):
@@ -393,16 +401,16 @@ def put_back(entry: Entry) -> bool:
     now = look(entry.path, content=entry.kind == "file", through=through)
     kept = None if entry.kept is None else look(entry.kept)
     todo = _transaction.undoing(entry, now, kept)
-    ownership = Ownership(entry.uid, entry.gid)
+    ownership, place = Ownership(entry.uid, entry.gid), _PINS.reach(entry.path)
     try:
         if todo == "write":
-            _files.write(entry.path, entry.content or b"", ownership=ownership, mode=entry.mode)
+            _files.write(place, entry.content or b"", ownership=ownership, mode=entry.mode)
         elif todo == "link":
-            _files.publish(_files.stage_link(entry.path, entry.target or "", ownership=ownership), entry.path)
+            _files.publish(_files.stage_link(place, entry.target or "", ownership=ownership), place)
         elif todo == "remove":
-            _files.remove(entry.path)
+            _files.remove(place)
         elif todo == "remove_directory":
-            os.rmdir(entry.path)
+            os.rmdir(place)
         elif todo == "attributes":
             set_rights(entry.path, now.kind, entry.uid, entry.gid, entry.mode)
         elif todo != "nothing":
@@ -414,16 +422,17 @@ def put_back(entry: Entry) -> bool:
 
 def _folder_back(todo: str, path: str, kept: str) -> None:
     if todo == "rename_back":
-        os.rename(kept, path)
+        os.rename(_PINS.reach(kept), _PINS.reach(path))
         return
     if todo == "exchange_back":
         swap(path, kept)
     if look(kept).kind == "link":
-        _files.remove(kept)
+        _files.remove(_PINS.reach(kept))
 
 
 def swap(first: str, second: str) -> None:
     """Exchange a link and a folder: in one step, or, on file systems that cannot, in three. Raises ``OSError``."""
+    first, second = _PINS.reach(first), _PINS.reach(second)
     try:
         _files.exchange(first, second)
     except OSError:
@@ -447,9 +456,9 @@ class Writer:
             if change.item.state == "directory":
                 self._remember(change)
                 if change.action == "directory":
-                    _files.make_directory(
-                        change.item.path, ownership=Ownership(change.uid, change.gid), mode=change.mode
-                    )
+                    _PINS.make_parents(change.item.path)
+                    place = _PINS.reach(change.item.path)
+                    _files.make_directory(place, ownership=Ownership(change.uid, change.gid), mode=change.mode)
                 else:
                     self._rights(change)
 
@@ -458,20 +467,20 @@ class Writer:
         for change in changes:
             if not change.replaces:
                 continue
-            path, ownership = change.item.path, Ownership(change.uid, change.gid)
-            _files.make_directory(os.path.dirname(path), mode=0o755)
+            _PINS.make_parents(change.item.path)
+            path, ownership = _PINS.reach(change.item.path), Ownership(change.uid, change.gid)
             if change.action == "write":
                 data = minted(change.item.generate) if change.item.generate is not None else change.content or b""
-                self._staged[path] = _files.stage(path, data, ownership=ownership, mode=change.mode)
+                self._staged[change.item.path] = _files.stage(path, data, ownership=ownership, mode=change.mode)
             elif change.action == "link":
-                self._staged[path] = _files.stage_link(path, change.item.target or "", ownership=ownership)
+                self._staged[change.item.path] = _files.stage_link(path, change.item.target or "", ownership=ownership)
 
     def publish(self, changes: t.Sequence[Change]) -> None:
         """Put everything into place."""
         for change in changes:
             if change.item.state == "directory":
                 continue
-            path = change.item.path
+            path = _PINS.reach(change.item.path)
             self._remember(change)
             if change.action == "attributes":
                 self._rights(change)
@@ -480,8 +489,8 @@ class Writer:
             elif change.action == "exchange":
                 self._exchange(change)
             else:
-                _files.publish(self._staged[path], path)
-                del self._staged[path]
+                _files.publish(self._staged[change.item.path], path)
+                del self._staged[change.item.path]
 
     def undo(self) -> list[str]:
         """Unmake what was made, the last change first; return what could not be unmade, in words."""
@@ -511,11 +520,10 @@ class Writer:
     def _exchange(change: Change) -> None:
         path, kept = change.item.path, change.keep_as or ""
         try:
-            _files.make_directory(os.path.dirname(kept), mode=0o755)
+            _PINS.make_parents(kept)
             if look(kept).kind == "absent":
-                _files.publish(
-                    _files.stage_link(kept, change.item.target or "", ownership=Ownership(change.uid, change.gid)), kept
-                )
+                place, ownership = _PINS.reach(kept), Ownership(change.uid, change.gid)
+                _files.publish(_files.stage_link(place, change.item.target or "", ownership=ownership), place)
             swap(path, kept)
         except OSError as error:
             raise SynapseError(
@@ -663,7 +671,7 @@ def rolled_back(module: DiscreetModule, store: Store) -> dict[str, t.Any]:
             put_back(entry)
             # Also where it cannot be cleared: that is no reason not to put back the rest.
             with contextlib.suppress(OSError):
-                _files.clear(entry.path)
+                _files.clear(_PINS.reach(entry.path))
         store.drop()
     kept_aside = {} if aside is None else {"kept": aside}
     return _result(None, changed=True, files_changed=changed, diff=diff, links=links, **kept_aside)
@@ -733,7 +741,7 @@ def main() -> None:
     try:
         result = run(module)
     except SynapseError as error:
-        module.fail_json(msg=error.msg, **error.details)
+        module.fail_json(msg=_PINS.named(error.msg), **error.details)
     module.exit_json(**result)
 
 

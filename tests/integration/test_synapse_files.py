@@ -401,6 +401,108 @@ def test_a_link_that_appears_after_the_look_is_not_followed(host: Host) -> None:
     assert ((host.root / "victim").stat().st_uid, host.mode("victim")) == (0, 0o700)
 
 
+# What is asked for at a path below a folder of the service's user, each of another kind.
+BELOW: list[dict[str, t.Any]] = [
+    {"content": "new"},
+    {"generate": 20},
+    {"state": "link", "target": "elsewhere"},
+    {"state": "absent"},
+    {"state": "directory", "mode": "0700"},
+    {"content": "old", "mode": "0604"},
+]
+
+
+def theirs(host: Host, *folders: str) -> None:
+    """Make folders of another user, and one that is not theirs, where a file of each name lies."""
+    for name in ("victim", *folders):
+        (host.root / name).mkdir(mode=0o755)
+    for name in folders:
+        os.chown(host.root / name, 1, 1)
+    (host.root / "victim/x").write_text("old")
+
+
+def untouched(host: Host) -> bool:
+    status = (host.root / "victim/x").lstat()
+    return (
+        os.listdir(host.root / "victim") == ["x"]
+        and (host.root / "victim/x").read_text() == "old"
+        and (stat.S_IMODE(status.st_mode), status.st_uid) == (0o644, 0)
+    )
+
+
+@as_root
+@pytest.mark.parametrize("item", BELOW, ids=str)
+@pytest.mark.parametrize("below", ["x", "new/x"])
+def test_no_link_of_another_user_is_followed_on_the_way(host: Host, item: dict[str, t.Any], below: str) -> None:
+    theirs(host, "data")
+    (host.root / "data/link").symlink_to("../victim")
+    os.chown(host.root / "data/link", 1, 1, follow_symlinks=False)
+    for more in ({"_ansible_check_mode": True}, {}):
+        answer = host({"path": f"data/link/{below}", **item}, **more)
+        assert "leads through link, a link of the user with the number 1" in answer["msg"]
+    assert untouched(host)
+
+
+@as_root
+@pytest.mark.parametrize("item", BELOW, ids=str)
+def test_a_folder_that_becomes_a_link_after_the_look_leads_nowhere_else(host: Host, item: dict[str, t.Any]) -> None:
+    theirs(host, "data", "data/inner")
+    if item.get("state") != "directory" and "generate" not in item:
+        (host.root / "data/inner/x").write_text("old")
+
+    def swap() -> None:
+        from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _transaction
+
+        real = _transaction.plan
+
+        def plan(*arguments: t.Any, **more: t.Any) -> t.Any:
+            changes = real(*arguments, **more)
+            (host.root / "data/inner").rename(host.root / "data/away")
+            (host.root / "data/inner").symlink_to("../victim")
+            os.chown(host.root / "data/inner", 1, 1, follow_symlinks=False)
+            return changes
+
+        _transaction.plan = plan
+
+    answer = host({"path": "data/inner/x", **item}, before=swap)
+    assert answer.get("changed") is True, answer
+    assert untouched(host)
+    assert [path.name for path in (host.root / "data/away").iterdir()] == (
+        [] if item.get("state") == "absent" else ["x"]
+    )
+
+
+@as_root
+def test_what_is_missing_below_a_folder_of_another_user_is_made_and_taken_back(host: Host) -> None:
+    theirs(host, "data")
+    (host.root / "mine").write_text("old")
+    files = ({"path": "mine", "content": "new"}, {"path": "data/new/deep/a", "content": "x", "owner": "1"})
+    predicted = host(*files, _ansible_check_mode=True)
+    answer = host(*files)
+    assert predicted["files_changed"] == answer["files_changed"]
+    assert (host.root / "data/new/deep/a").read_text() == "x"
+    assert ((host.root / "data/new").stat().st_uid, host.mode("data/new/deep")) == (0, 0o755)
+    assert host(*files)["changed"] is False
+    assert host(state="rolled_back")["changed"] is True
+    assert not (host.root / "data/new/deep/a").exists()
+
+
+@as_root
+def test_a_message_names_the_folder_and_not_how_it_was_reached(host: Host) -> None:
+    theirs(host, "data", "data/inner")
+
+    def full() -> None:
+        def fsync(handle: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        os.fsync = fsync
+
+    answer = host({"path": "data/inner/a", "content": "x"}, before=full)
+    assert f"{host.root}/data/inner/a: No space left on device" in answer["msg"]
+    assert "/proc/" not in answer["msg"]
+    assert os.listdir(host.root / "data/inner") == []
+
+
 def test_a_link_of_the_administrator_counts_as_the_folder_and_is_undone_through_it(host: Host) -> None:
     (host.root / "real").mkdir(mode=0o700)
     (host.root / "link").symlink_to("real")
