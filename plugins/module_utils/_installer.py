@@ -251,12 +251,20 @@ class Uv:
             arguments += ["--constraints", path]
         if before:
             arguments += ["--exclude-newer", before]
-        if any(canonical(re.split(r"[^A-Za-z0-9._-]", one, maxsplit=1)[0]) == "psycopg2-binary" for one in wanted):
-            # Plugins ask for psycopg2, which would have to be compiled, and has the very files of psycopg2-binary.
-            path = os.path.join(self._scratch, "overrides.txt")
-            _files.write(path, _NO_PSYCOPG2, mode=0o600)
-            arguments += ["--overrides", path]
+        arguments += self._overrides(wanted)
         return self._do([*arguments, "-"], "resolve the packages", stdin="\n".join(wanted) + "\n").stdout
+
+    def _overrides(self, wanted: Sequence[str]) -> list[str]:
+        """Return the arguments that keep psycopg2 out where psycopg2-binary is wanted.
+
+        Plugins ask for psycopg2, which would have to be compiled, and has the very files of psycopg2-binary.
+        """
+        names = {canonical(re.split(r"[^A-Za-z0-9._-]", one, maxsplit=1)[0]) for one in wanted}
+        if "psycopg2-binary" not in names:
+            return []
+        path = os.path.join(self._scratch, "overrides.txt")
+        _files.write(path, _NO_PSYCOPG2, mode=0o600)
+        return ["--overrides", path]
 
     def resolve_for_all(
         self, wanted: Sequence[str], *, floor: str, preferred: Sequence[str], before: str
@@ -268,7 +276,7 @@ class Uv:
         lock = os.path.join(self._scratch, "lock.txt")
         common = ["pip", "compile", "--quiet", "--no-header", "--no-annotate", "--universal"]
         common += ["--python-version", floor, "--python", self._python, *self._sources_arguments()]
-        common += ["--exclude-newer", before] if before else []
+        common += [*self._overrides(wanted), *(["--exclude-newer", before] if before else [])]
         _files.write(lock, "".join(f"{pin}\n" for pin in preferred).encode(), mode=0o600)
         # What an output file holds already is preferred to anything newer.
         arguments = [*common, "--generate-hashes", "--output-file", lock, "-"]
@@ -405,7 +413,7 @@ def explain(result: CommandResult, *, doing: str, sources: Sources) -> SynapseEr
     text = f"{result.stdout}\n{result.stderr}"
     hosts = sources.hosts()
     if _matches(r"No space left on device|os error 28|ENOSPC|Disk quota exceeded", text):
-        return SynapseError(
+        return UnreachableError(
             f"The disk is full: could not {doing}. What is live was not touched. Free some space and run again."
         )
     if _matches(r"hash mismatch|DO NOT MATCH THE HASHES", text):
@@ -416,7 +424,7 @@ def explain(result: CommandResult, *, doing: str, sources: Sources) -> SynapseEr
             stderr=_tail(text),
         )
     if _matches(_TLS, text):
-        return SynapseError(
+        return UnreachableError(
             f"The certificate of {hosts} is not trusted by this host: could not {doing}. Where a private authority "
             f"signs it, give its certificate with 'ca_bundle'; otherwise install the package ca-certificates.",
             stderr=_tail(text),
@@ -429,7 +437,7 @@ def explain(result: CommandResult, *, doing: str, sources: Sources) -> SynapseEr
             stderr=_tail(text),
         )
     if sources.offline and _matches(_NOT_HERE, text):
-        return UnreachableError(
+        return SynapseError(
             f"Offline, and a package is missing: could not {doing}. Put every wheel of the lock, for this Python and "
             f"processor, into a folder named by 'find_links'. The installer said: {_tail(text)}"
         )
@@ -442,7 +450,7 @@ def explain(result: CommandResult, *, doing: str, sources: Sources) -> SynapseEr
     if _matches(r"--no-build|only-binary|no wheels|no usable wheels|platform|ABI", text) and doing.startswith(
         "install"
     ):
-        return UnreachableError(
+        return SynapseError(
             f"A package of the lock has no wheel for this Python or processor: could not {doing}. Use another Python "
             f"('python'), or a lock made for this host ('requirements'). The installer said: {_tail(text)}"
         )
