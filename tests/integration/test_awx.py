@@ -32,7 +32,7 @@ AWX = ROOT / "docs" / "awx"
 TEMPLATES: list[dict[str, t.Any]] = yaml.safe_load((AWX / "job_templates.yml").read_text(encoding="utf-8"))[
     "synapse_job_templates"
 ]
-QUESTIONS = [(one["name"], question) for one in TEMPLATES for question in one["survey_spec"]["spec"]]
+QUESTIONS = [(one["playbook"], question) for one in TEMPLATES for question in one["survey_spec"]["spec"]]
 DEFAULTS = yaml.safe_load((ROOT / "roles" / "synapse" / "defaults" / "main.yml").read_text(encoding="utf-8"))
 KINDS = {"text", "textarea", "password", "multiplechoice", "multiselect", "integer", "float"}
 
@@ -197,8 +197,9 @@ def test_the_job_templates_load_and_load_again_without_a_change(awx: StandIn, tm
         assert (kept["organization"], kept["project"], kept["inventory"], kept["execution_environment"]) == (1, 1, 1, 1)
         assert awx.surveys[kept["id"]] == template["survey_spec"]
         assert awx.credentials[kept["id"]] == [1]
+        assert json.loads(kept.get("extra_vars") or "{}") == template.get("extra_vars", {})
         for name, value in template.items():
-            assert name in {"name", "description", "playbook", "survey_spec"} or kept[name] == value
+            assert name in {"name", "description", "playbook", "survey_spec", "extra_vars"} or kept[name] == value
     assert "changed=0 " in load(awx, tmp_path)
 
 
@@ -215,12 +216,12 @@ def test_awx_accepts_the_survey(template: dict[str, t.Any]) -> None:
     assert complaints(template["survey_spec"]) == []
 
 
-@pytest.mark.parametrize(("template", "question"), QUESTIONS)
-def test_a_survey_asks_for_variables_that_exist_with_their_defaults(template: str, question: dict[str, t.Any]) -> None:
+@pytest.mark.parametrize(("playbook", "question"), QUESTIONS)
+def test_a_survey_asks_for_variables_that_exist_with_their_defaults(playbook: str, question: dict[str, t.Any]) -> None:
     variable = question["variable"]
     if variable == "synapse_hosts":
-        playbook = (ROOT / "playbooks" / f"{template.split()[1]}.yml").read_text(encoding="utf-8")
-        assert re.search(rf"synapse_hosts \| default\('{question['default']}'", playbook)
+        text = (ROOT / "playbooks" / playbook).read_text(encoding="utf-8")
+        assert re.search(rf"synapse_hosts \| default\('{question['default']}'", text)
     else:
         assert DEFAULTS[variable] == question["default"]
     if question["type"] == "integer":
@@ -232,6 +233,7 @@ def test_no_survey_asks_for_what_differs_from_host_to_host() -> None:
     assert {question["variable"] for _playbook, question in QUESTIONS} <= {
         "synapse_hosts",
         "synapse_health_timeout",
+        "synapse_upgrade_timeout",
         "synapse_version",
     }
 

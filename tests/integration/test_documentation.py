@@ -34,6 +34,13 @@ OURS = "matrix_fleet.synapse."
 BIN = Path(sys.executable).parent
 # Extra variables that playbooks read and no role knows, and what playbooks hand on.
 OF_PLAYBOOKS = {
+    "synapse_batch",
+    "synapse_canary",
+    "synapse_rollback",
+    "synapse_upgrade_failed",
+    "synapse_upgrade_proven",
+    "synapse_upgrade_unreachable",
+    "synapse_upgrade_untouched",
     "synapse_deployed",
     "synapse_hosts",
     "synapse_lock_architectures",
