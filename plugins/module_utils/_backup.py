@@ -36,6 +36,7 @@ __all__ = [
     "leftovers",
     "major_of",
     "parse_manifest",
+    "partial_name",
     "passfile_line",
     "plan",
     "postgresql_restore",
@@ -149,6 +150,14 @@ def file_name(moment: str, label: str, engine: str) -> str:
     return f"{moment}-{label}{ENDINGS[engine]}"
 
 
+def partial_name(name: str, digits: str) -> str:
+    """Return the name of a file that is not finished, or no longer; 16 hexadecimal digits tell it from others.
+
+    As ``_files`` names what is staged.
+    """
+    return f".{name}.{digits}.partial"
+
+
 # ----------------------------------------------------------------------------------------------------------------- plan
 
 
@@ -198,9 +207,10 @@ def plan(listing: Listing, *, file: str | None, keep: int) -> Plan:
 def leftovers(listing: Listing) -> tuple[str, ...]:
     """Return the names of what interrupted runs left behind, in the order in which it has to go.
 
-    A backup is renamed to its name while its manifest is still staged beside it: one with a staged manifest and no
-    published one was never finished. The staged manifest goes last, so that an interrupted clearing is finished too.
-    A manifest whose file is gone is what an interrupted pruning leaves. Nothing else is touched.
+    A backup gets its name while its manifest is still staged beside it, and loses it while its manifest is hidden in
+    the same way: one with such a manifest and no published one is not finished, or to be removed. The manifest goes
+    last, so that an interrupted clearing is finished too. A manifest whose file somebody took away goes as well.
+    Nothing else is touched.
     """
     names = set(listing.names)
     first, last = [], []

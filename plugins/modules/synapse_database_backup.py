@@ -289,7 +289,7 @@ class Host:
         # Nothing is to go on writing for a run that was killed.
         self.run = module_runner(module, ends_with_us=True)
         self.begun = time.monotonic()
-        self.engine = "sqlite" if module.params["database"] is not None else "postgresql"
+        self.engine = "sqlite" if module.params["database"] else "postgresql"
         self.database: str = os.path.abspath(module.params["database"] or "/")
         self.python: str = module.params["python"]
         self.folder: str = module.params["path"]
@@ -441,13 +441,18 @@ def sweep(folder: str) -> None:
 
 
 def prune(host: Host, names: t.Iterable[str]) -> None:
-    """Remove backups: the data first, so that nothing without a manifest is left whenever this is interrupted."""
+    """Remove backups. The manifest goes out of sight first, under a name by which an interrupted removal is known."""
     for name in names:
+        path = os.path.join(host.folder, name)
+        hidden = os.path.join(host.folder, _backup.partial_name(name + _backup.MANIFEST_ENDING, secrets.token_hex(8)))
         try:
-            _files.remove(os.path.join(host.folder, name))
-            _files.remove(os.path.join(host.folder, name + _backup.MANIFEST_ENDING))
-        except SynapseError as error:
-            host.module.warn(f"The new backup is complete, but an old one stays: {error.msg}")
+            os.rename(path + _backup.MANIFEST_ENDING, hidden)
+            os.unlink(path)
+            os.unlink(hidden)
+        except OSError as error:
+            host.module.warn(
+                f"The new backup is complete, but an old one stays: {_files.describe(path, error)}. Look at it."
+            )
 
 
 # ---------------------------------------------------------------------------------------------------------- taking over
@@ -586,7 +591,7 @@ def copy_sqlite(host: Host, account: Account | None, name: str) -> Made | None:
         taken, size, digest = take(copy, user, os.path.join(host.folder, name))
         if taken == copy:
             # Out of the folder, which goes.
-            partial = os.path.join(host.folder, f".{name}.{secrets.token_hex(8)}.partial")
+            partial = os.path.join(host.folder, _backup.partial_name(name, secrets.token_hex(8)))
             os.rename(copy, partial)
             taken = partial
         return Made(taken, size, digest, schema_version, compat_version)
@@ -854,7 +859,7 @@ def _account(host: Host) -> tuple[Account | None, bool]:
 
 def _check(params: t.Mapping[str, t.Any]) -> None:
     # Not mutually_exclusive, which also refuses a null beside a value.
-    if (params["database"] is None) == (params["postgresql"] is None):
+    if bool(params["database"]) == (params["postgresql"] is not None):
         raise SynapseError("Give one of 'database' (SQLite) and 'postgresql', and not both.")
     _backup.check_label(params["label"])
     _backup.check_version(params["version"])

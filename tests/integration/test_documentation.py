@@ -234,7 +234,15 @@ ELSEWHERE = {
 # The commands that the tests below run.
 LOCKING = "uv pip compile --universal --python-version 3.10 --generate-hashes --output-file synapse.lock synapse.in"
 COLLECTING = "python3 -m pip download --only-binary :all: --require-hashes --dest wheelhouse -r synapse.lock"
-BELOW = {LOCKING, COLLECTING}
+# Those that tests/integration/test_synapse_database_backup.py compares with what the module returns, and types.
+RESTORING = {
+    line.removeprefix("$ ")
+    for block in CONSOLE
+    if block.page == "docs/database-backups.md"
+    for line in block.text.splitlines()
+    if not line.startswith("$ ansible")
+}
+BELOW = {*RESTORING, LOCKING, COLLECTING}
 
 
 @pytest.mark.parametrize("command", [one for one in COMMANDS if one not in BELOW])
@@ -252,6 +260,11 @@ def test_a_command_works(command: str, tmp_path: Path, installed: Path) -> None:
         check_playbook(command, tmp_path)
     else:
         pytest.fail("no test knows this command: add it to ELSEWHERE, or write a test that runs it")
+
+
+@pytest.mark.parametrize("command", sorted(RESTORING))
+def test_a_command_that_restores_names_what_is_there(command: str) -> None:
+    check_on_host(command)
 
 
 def test_no_command_is_known_that_no_page_has() -> None:
