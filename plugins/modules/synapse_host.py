@@ -37,6 +37,18 @@ options:
       - Shell of O(user).
       - The default is one that lets nobody in. A user that has such a shell already keeps it.
     type: path
+  serves:
+    description:
+      - Configuration file of the homeserver that is to be served.
+      - Where another unit of systemd than O(unit) serves it, and runs or is started with the host, the host is refused.
+        The same server would run twice, or the old unit keep the ports from the new one.
+      - Units of workers, and those that are stopped and disabled, are in nobody's way.
+    type: path
+  unit:
+    description:
+      - Name of the systemd unit that is to serve O(serves), with its C(.service).
+      - Without it no unit is to serve it.
+    type: str
   refusals:
     description:
       - Why a host cannot be used, judged before.
@@ -106,7 +118,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _host
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _host, _units
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._host import Found, Group, User, Wanted
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import SynapseError, module_runner
 
@@ -201,6 +213,10 @@ def run(module: AnsibleModule) -> dict[str, t.Any]:
     """Do what is asked for."""
     manager = observe_manager()
     refused = _host.refused(module.params["refusals"], manager)
+    if manager == "systemd" and module.params["serves"] is not None:
+        config, own = module.params["serves"], module.params["unit"]
+        others = _units.observe(module_runner(module), config, own)
+        refused += [_units.refusal(unit, config, own) for unit in others]
     if refused:
         raise SynapseError("\n".join(refused), refusals=refused)
     result: dict[str, t.Any] = {"changed": False, "service_manager": manager, "effective_user": effective_user()}
@@ -217,13 +233,15 @@ def main() -> None:
             "group": {"type": "str"},
             "home": {"type": "path"},
             "shell": {"type": "path"},
+            "serves": {"type": "path"},
+            "unit": {"type": "str"},
             "refusals": {
                 "type": "dict",
                 "default": {},
                 "options": {"always": dict(sentences), "systemd": dict(sentences)},
             },
         },
-        required_by={"group": ["user"], "home": ["user"], "shell": ["user"]},
+        required_by={"group": ["user"], "home": ["user"], "shell": ["user"], "unit": ["serves"]},
         supports_check_mode=True,
     )
     try:
