@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import hmac
 import json
 import os
 import pathlib
@@ -21,12 +22,13 @@ import tempfile
 import threading
 import time
 import typing as t
+import urllib.error
 
 import pytest
 
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _backup
 from ansible_collections.matrix_fleet.synapse.tests.integration import postgresql
-from ansible_collections.matrix_fleet.synapse.tests.integration.homeserver import synapse_python
+from ansible_collections.matrix_fleet.synapse.tests.integration.homeserver import Homeserver, ask, synapse_python
 from ansible_collections.matrix_fleet.synapse.tests.integration.module_process import (
     Result,
     killed_before_write,
@@ -922,6 +924,54 @@ def test_a_dump_that_is_killed_leaves_nothing_half_and_nobody_at_work(
         host.is_whole()
         assert nobody_writes(host.backups)
     host.ok(postgresql=database, keep=2)
+
+
+# ------------------------------------------------------------------------------------------------------ a real Synapse
+
+
+def register(server: Homeserver, name: str) -> None:
+    """Make an account whose password is its name."""
+    url = f"{server.url}/_synapse/admin/v1/register"
+    nonce = ask(url)["nonce"]
+    said = "\0".join([nonce, name, name, "notadmin"]).encode()
+    mac = hmac.new(server.shared_secret.encode(), said, hashlib.sha1).hexdigest()
+    ask(url, {"nonce": nonce, "username": name, "password": name, "mac": mac})
+
+
+def knows(server: Homeserver, name: str) -> bool:
+    """Whether somebody can log in."""
+    body = {"type": "m.login.password", "identifier": {"type": "m.id.user", "user": name}, "password": name}
+    try:
+        return bool(ask(f"{server.url}/_matrix/client/v3/login", body))
+    except urllib.error.HTTPError as error:
+        if error.code != 403:
+            raise
+        return False
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+def test_a_homeserver_goes_on_with_what_it_had_when_it_was_backed_up(
+    host: Host, cluster: postgresql.Cluster, make_homeserver: Callable[..., Homeserver], engine: str
+) -> None:
+    config, settings = {}, None
+    if engine == "postgresql":
+        settings = cluster.create_database("homeserver")
+        config = {"database": {"name": "psycopg2", "args": {**settings, "cp_min": 1, "cp_max": 3}}}
+    server = make_homeserver(**config)
+    given: dict[str, t.Any] = {"user": None, "database": str(server.database_path)}
+    if settings is not None:
+        given = {"postgresql": settings}
+    with server.running():
+        register(server, "before")
+        result = host.ok(**given)
+        register(server, "after")
+        assert knows(server, "after")
+    assert result["schema_version"] >= result["compat_version"] > 0
+    restore(result)
+    with server.running():
+        assert knows(server, "before")
+        assert not knows(server, "after")
+        register(server, "after")
 
 
 @as_root
