@@ -76,7 +76,9 @@ def _outcome(known: Mapping[str, t.Any], predicted: bool) -> str:
     gate = known.get("_synapse_gate") or {}
     release = str((known.get("_synapse_environment") or {}).get("release", ""))
     if not gate.get("target"):
-        return f"{release or 'everything'} is in place, nothing to do" + ("" if predicted else ", proven healthy")
+        begun = (known.get("_synapse_switched") or {}).get("pending")
+        done = "with what had changed beside it or was left open" if begun else "nothing to do"
+        return f"{release or 'everything'} is in place, {done}" + ("" if predicted else ", proven healthy")
     before = (gate.get("current") or {}).get("version") or "an environment that says no version"
     after = gate["target"].get("version") or release
     steps = f"{before} -> {after}"
