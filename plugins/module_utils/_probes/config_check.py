@@ -1448,7 +1448,7 @@ def check(request: t.Mapping[str, t.Any], redactor: Redactor) -> dict[str, t.Any
     importlib.import_module("synapse.config.homeserver")
     watch_models()
     # Inside a checkout of anything, Synapse adds the branch and commit of that (synapse/__init__.py, 1.163.2).
-    version = str(importlib.import_module("synapse").__version__).split(" ")[0]
+    version = str(importlib.import_module("synapse").__version__).partition(" ")[0]
     with stage.set():
         main = [Document.load(path) for path in find_files(request["main"])]
         workers = [(path, [*main, Document.load(path)]) for path in request["workers"]]
