@@ -8,12 +8,12 @@ What Synapse itself does is read from its sources, 1.37.0 to 1.163.2; ``CATALOGU
 from __future__ import annotations
 
 import ast
-import json
 import os
 import re
 import typing as t
 from dataclasses import dataclass, field
 
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._backup import Manifest, room_wanted
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._lock import version_key
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._schema_versions import NEWEST, TABLE
 
@@ -23,7 +23,6 @@ if t.TYPE_CHECKING:
 __all__ = [
     "CATALOGUE",
     "AtHand",
-    "Backup",
     "Code",
     "Database",
     "Finding",
@@ -35,7 +34,6 @@ __all__ = [
     "judge",
     "known",
     "lowest_version",
-    "parse_backup",
     "parse_units",
     "stops",
     "unit_name",
@@ -43,9 +41,6 @@ __all__ = [
 
 _PENDING_SHOWN = 8
 _MEBI = 1024 * 1024
-# A dump holds no indexes and is compressed: how much smaller than the database it is nobody knows before.
-_DUMP_LEAST = 0.1
-_DUMP_LIKELY = 0.5
 _GROWTH = 0.1  # of an SQLite file, for what a new schema adds; Synapse documents no figure
 _GROWTH_LEAST = 64 * _MEBI
 _REQUIRED = re.compile(r">=\s*(\d+(?:\.\d+)*)")
@@ -148,7 +143,7 @@ CATALOGUE: t.Final[dict[str, Kind]] = {
     ),
     "disk": Kind(
         ("error", "warning"),
-        "There is no room for the backup (error), perhaps none, or little for an SQLite file to grow (warning)",
+        "There is no room for the backup (error), or little for an SQLite file to grow (warning)",
         "the collection's own",
     ),
     "workers_before_main": Kind(
@@ -235,17 +230,6 @@ class AtHand:
 
 
 @dataclass(frozen=True)
-class Backup:
-    """A backup of the database, from its manifest."""
-
-    path: str
-    made_at: str
-    engine: str
-    version: str | None
-    compat: int | None
-
-
-@dataclass(frozen=True)
 class Room:
     """Free bytes of the file system that ``path`` lies on."""
 
@@ -262,7 +246,8 @@ class Observed:
     current: Code | None
     database: Database | None
     releases: tuple[AtHand, ...] = ()
-    backups: tuple[Backup, ...] = ()
+    backups: tuple[Manifest, ...] = ()
+    backup_path: str | None = None
     backup: bool = False
     backup_room: Room | None = None
     database_room: Room | None = None
@@ -348,26 +333,6 @@ def constants(source: str) -> tuple[int | None, int | None]:
         if isinstance(target, ast.Name) and isinstance(value, ast.Constant) and type(value.value) is int:
             found[target.id] = value.value
     return found.get("SCHEMA_VERSION"), found.get("SCHEMA_COMPAT_VERSION")
-
-
-def parse_backup(path: str, data: bytes | None, names: Iterable[str]) -> Backup | None:
-    """Read the manifest of a backup; ``None`` where it is none, or the backup itself is not there.
-
-    ``path`` is the manifest's, ``names`` are the files beside it.
-    """
-    folder, name = os.path.split(path)
-    stem = name[: -len(".json")]
-    beside = set(names)
-    backup = next((one for one in (stem, f"{stem}.sqlite3", f"{stem}.pgdump") if one in beside), None)
-    try:
-        values = json.loads(data or b"")
-        made_at, engine = values["made_at"], str(values["engine"])
-        compat = values.get("compat_version")
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return None
-    if backup is None or isinstance(compat, bool) or not isinstance(compat, (int, type(None))):
-        return None
-    return Backup(os.path.join(folder, backup), str(made_at), engine, values.get("version"), compat)
 
 
 def unit_name(name: str) -> str:
@@ -527,15 +492,16 @@ def _requirements(seen: Observed, database: Database) -> Iterable[Finding]:
         yield Finding(too_old, "error", text, upgrade)
 
 
-def _fitting(seen: Observed, database: Database) -> tuple[Backup, ...]:
-    """Return the backups that the release can read, newest first."""
+def _newest_backup(seen: Observed, database: Database) -> str | None:
+    """Return the path of the newest backup that the release can read."""
     schema = seen.target.schema
     fits = [
-        one
+        one.file
         for one in seen.backups
-        if one.engine.startswith(database.engine[:6]) and (schema is None or (one.compat or 0) <= schema)
+        if one.engine == database.engine and (schema is None or (one.compat_version or 0) <= schema)
     ]
-    return tuple(sorted(fits, key=lambda one: one.made_at, reverse=True))
+    # Their names begin with the time.
+    return os.path.join(seen.backup_path or "", max(fits)) if fits else None
 
 
 def _schema(seen: Observed, database: Database, direction: str) -> Iterable[Finding]:
@@ -545,7 +511,7 @@ def _schema(seen: Observed, database: Database, direction: str) -> Iterable[Find
     if compat > target.schema:
         lowest = lowest_version(compat)
         allowed = sorted({f"{one.version} ({one.name})" for one in seen.releases if (one.schema or 0) >= compat})
-        backups = _fitting(seen, database)
+        backup = _newest_backup(seen, database)
         remedy = (
             f"The lowest release that can is {lowest}."
             if lowest
@@ -553,7 +519,7 @@ def _schema(seen: Observed, database: Database, direction: str) -> Iterable[Find
         )
         remedy += f" At hand on this host: {_and(allowed)}." if allowed else ""
         remedy += f" To go back to {target.version or 'it'}, a backup that the older release made has to be restored"
-        remedy += f", losing all that came after it; the newest is {backups[0].path}." if backups else "."
+        remedy += f", losing all that came after it; the newest is {backup}." if backup else "."
         yield Finding(
             "downgrade_forbidden",
             "error",
@@ -644,15 +610,15 @@ def _disk(seen: Observed, database: Database, *, changes: bool) -> Iterable[Find
         return
     used = 0
     if seen.backup and room is not None:
-        exact = database.engine == "sqlite"
-        least, likely = (size, size) if exact else (int(size * _DUMP_LEAST), int(size * _DUMP_LIKELY))
-        used = likely
-        text = f"{room.path} has {_size(room.free)} free for the backup of a database of {_size(size)}"
-        advice = "Make room there, name another folder for backups, or switch the backup off."
-        if room.free < least:
-            yield Finding("disk", "error", f"{text}, which cannot hold it", advice)
-        elif room.free < likely:
-            yield Finding("disk", "warning", f"{text}, which may be too little for its dump", advice)
+        used = room_wanted(database.engine, size)
+        if room.free < used:
+            yield Finding(
+                "disk",
+                "error",
+                f"{room.path} has {_size(room.free)} free, and the backup of a database of {_size(size)} needs about "
+                f"{_size(used)}",
+                "Make room there, name another folder for backups, or switch the backup off.",
+            )
     if changes and own is not None:
         growth = max(int(size * _GROWTH), _GROWTH_LEAST)
         shared = room is not None and seen.backup and room.device == own.device
@@ -718,12 +684,11 @@ def judge(seen: Observed) -> Verdict:
     """Decide. The findings come in order of severity."""
     direction = _direction(seen)
     findings = list(_environment(seen))
-    lowest, way_back = None, False
-    backups: tuple[Backup, ...] = ()
+    lowest, way_back, backup = None, False, None
     database = seen.database
     changes = False
     if database is not None:
-        backups = _fitting(seen, database)
+        backup = _newest_backup(seen, database)
         unreadable = _unreadable(seen, database)
         findings += [unreadable] if unreadable else []
         changes = seen.target.schema is not None and (database.schema or 0) < seen.target.schema
@@ -740,5 +705,4 @@ def judge(seen: Observed) -> Verdict:
         findings += _disk(seen, database, changes=changes)
     findings += _workers(seen, changes=changes)
     ordered = tuple(sorted(findings, key=lambda finding: _ORDER.index(finding.severity)))
-    newest = backups[0].path if backups else None
-    return Verdict(ordered, direction, way_back, lowest, newest, _message(seen, ordered))
+    return Verdict(ordered, direction, way_back, lowest, backup, _message(seen, ordered))

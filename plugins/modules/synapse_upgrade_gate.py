@@ -237,14 +237,14 @@ import contextlib
 import dataclasses
 import inspect
 import os
-import re
 import sys
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _files, _gate
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _backup, _files, _gate
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._health_observe import installed_version
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._module import DiscreetModule
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._probes import database_state as probe
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._probing import account_for, require_trusted, scratch
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._releases import MARKER
@@ -258,9 +258,7 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner impor
 
 _TIMEOUT = 180.0
 _SYSTEMCTL = 15.0
-_LARGEST_MANIFEST = 64 * 1024
 _LARGEST_SOURCE = 1024 * 1024
-_SECRET_ARGUMENT = re.compile(r"(?i)password|passwd|passphrase|secret|token")
 
 
 def names_in(folder: str) -> list[str]:
@@ -303,17 +301,17 @@ def find_releases(folder: str | None) -> tuple[_gate.AtHand, ...]:
     return tuple(found)
 
 
-def find_backups(folder: str | None) -> tuple[_gate.Backup, ...]:
-    """Return the backups whose manifests can be read."""
+def find_backups(folder: str | None) -> tuple[_backup.Manifest, ...]:
+    """Return the backups that are complete, from their manifests."""
     found = []
     names = names_in(folder) if folder else []
     for name in names:
-        if name.endswith(".json"):
-            path = os.path.join(folder or "", name)
+        if name.endswith(_backup.MANIFEST_ENDING):
             with contextlib.suppress(SynapseError):
-                data = _files.read(path, limit=_LARGEST_MANIFEST, follow=False)
-                one = _gate.parse_backup(path, data, names)
-                found += [one] if one is not None else []
+                path = os.path.join(folder or "", name)
+                data = _files.read(path, limit=_backup.LARGEST_MANIFEST, follow=False)
+                one = _backup.parse_manifest(data or b"", name)
+                found += [one] if one is not None and one.file in names else []
     return tuple(found)
 
 
@@ -379,19 +377,8 @@ class Gate:
             return {"path": os.path.abspath(path)}, "sqlite", path
         if postgresql is None:
             return None, "", ""
-        for name, value in postgresql["args"].items():
-            if _SECRET_ARGUMENT.search(name):
-                if value is not None and str(value):
-                    self.module.no_log_values.add(str(value))
-                option = f"postgresql.{name}" if name in {"password", "sslpassword"} else "postgresql.passfile"
-                raise SynapseError(
-                    f"postgresql.args holds {name}, and would show it wherever Ansible shows a task's arguments: give "
-                    f"it as {option} instead."
-                )
-        given = {name: value for name, value in postgresql.items() if name != "args" and value is not None}
-        # Synapse passes the rest to libpq, but for the pool's own settings (cp_*).
-        args = {name: value for name, value in postgresql["args"].items() if not name.startswith("cp_")}
-        return {"postgresql": {**args, **given}}, "postgresql", given.get("dbname") or given.get("user") or ""
+        connection = _backup.connection_of(postgresql)
+        return {"postgresql": connection.request}, "postgresql", connection.name
 
     def reader(self, python: str) -> Account | None:
         """Return as whom the database is read. Raises ``SynapseError``."""
@@ -431,7 +418,7 @@ class Gate:
                     "database": request,
                     "allow_unsafe_locale": self.params["allow_unsafe_locale"],
                     "scratch": folder,
-                    "secrets": [postgresql[name] for name in ("password", "sslpassword") if postgresql.get(name)],
+                    "secrets": [str(postgresql[name]) for name in ("password", "sslpassword") if postgresql.get(name)],
                 },
                 account=account,
                 timeout=_TIMEOUT,
@@ -484,6 +471,7 @@ class Gate:
             database,
             find_releases(params["releases_path"]),
             find_backups(params["backup_path"]),
+            params["backup_path"],
             params["backup"],
             room_in(params["backup_path"]) if params["backup"] and params["backup_path"] is not None else None,
             room_in(folder) if folder is not None else None,
@@ -527,9 +515,17 @@ def result_of(seen: _gate.Observed, verdict: _gate.Verdict) -> dict[str, t.Any]:
     }
 
 
+def _secrets(params: t.Mapping[str, t.Any]) -> t.Iterable[str]:
+    """Return secrets where they do not belong, which Ansible must not show beside the refusal."""
+    postgresql = params.get("postgresql") or {}
+    return [value for value in _backup.secret_arguments(postgresql.get("args") or {}).values() if value]
+
+
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = DiscreetModule(
+        unlogged=("postgresql",),
+        secrets=_secrets,
         argument_spec={
             "python": {"type": "path", "required": True},
             "version": {"type": "str"},

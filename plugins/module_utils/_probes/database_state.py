@@ -83,7 +83,10 @@ def synapse_facts(folder: str) -> dict[str, Any]:
 def unknown_updates(names: Iterable[str], folder: str) -> list[str]:
     """Return the background updates that this release's code does not name anywhere: it cannot run them."""
     missing = set(names)
-    for root, _folders, files in os.walk(os.path.join(folder, "storage")):
+    schema = os.path.join(folder, "storage", "schema")
+    for root, _folders, files in os.walk(folder):
+        if root.startswith(schema):  # which only puts them into the database
+            continue
         for name in files:
             if missing and name.endswith(".py"):
                 with contextlib.suppress(OSError), open(os.path.join(root, name), encoding="utf-8") as stream:
@@ -200,20 +203,36 @@ class Postgresql:
         return "locked" if "timeout" in str(error) and "statement" in str(error) else "unreachable"
 
 
-def refusal(settings: dict[str, Any], connection: Any, *, new: bool) -> dict[str, str] | None:
+def engines(folder: str) -> Any:
+    """Import Synapse's database engines without what the packages around them import, which takes seconds."""
+    import importlib
+    import types
+
+    for name in ("synapse", "synapse.storage", "synapse.util"):
+        around = types.ModuleType(name)
+        around.__path__ = [os.path.join(folder, *name.split(".")[1:])]
+        sys.modules[name] = around
+    try:
+        return importlib.import_module("synapse.storage.engines")
+    except Exception:  # written in another way: as Synapse itself does it, then
+        for name in [name for name in sys.modules if name.split(".")[0] == "synapse"]:
+            del sys.modules[name]
+        return importlib.import_module("synapse.storage.engines")
+
+
+def refusal(settings: dict[str, Any], connection: Any, folder: str, *, new: bool) -> dict[str, str] | None:
     """Ask the engine of this release what Synapse asks it at each start; return why it refuses the database.
 
     synapse/storage/databases/__init__.py calls check_database before all else, and prepare_database.py
     check_new_database for one without a schema (1.37 to 1.163).
     """
-    from synapse.storage.engines import IncorrectDatabaseSetup, create_engine
-
-    engine = create_engine(settings)
+    code = engines(folder)
+    engine = code.create_engine(settings)
     try:
         engine.check_database(connection)
         if new:
             engine.check_new_database(connection.cursor())
-    except IncorrectDatabaseSetup as error:
+    except code.IncorrectDatabaseSetup as error:
         first = str(error.args[0]) if error.args else ""
         if len(error.args) > 1 and "%" in first:  # Synapse leaves the values beside the text
             first %= error.args[1:]
@@ -228,7 +247,7 @@ def judge(found: dict[str, Any], settings: dict[str, Any], connection: Any, fold
     if folder is None:
         return None
     try:
-        found["refusal"] = refusal(settings, connection, new=found["state"] != "ready")
+        found["refusal"] = refusal(settings, connection, folder, new=found["state"] != "ready")
         found["unknown_updates"] = unknown_updates(found.get("pending", ()), folder)
     except (Exception, SystemExit) as error:  # a damaged environment raises anything
         return f"{type(error).__name__}: {one_line(error)}"

@@ -5,16 +5,15 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import typing as t
 from pathlib import Path
 
 import pytest
 
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _gate
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._backup import Manifest, room_wanted
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._gate import (
     AtHand,
-    Backup,
     Code,
     Database,
     Observed,
@@ -120,18 +119,18 @@ PG_TABLE: list[tuple[str, str | None, dict[str, t.Any]]] = [
     ("database_unreachable", "error", {"database": {"state": "unreachable", "reason": "FATAL: no role"}}),
     ("driver_missing", "error", {"database": {"state": "driverless", "reason": "No module named 'psycopg2'"}}),
 ]
+NEEDED = room_wanted("sqlite", GIB)
 DISK_TABLE: list[tuple[str, str | None, dict[str, t.Any]]] = [
-    ("sqlite", None, {"backup": True, "backup_room": Room("/b", GIB, 1)}),
-    ("sqlite", "error", {"backup": True, "backup_room": Room("/b", GIB - 1, 1)}),
+    ("sqlite", None, {"backup": True, "backup_room": Room("/b", NEEDED, 1)}),
+    ("sqlite", "error", {"backup": True, "backup_room": Room("/b", NEEDED - 1, 1)}),
     ("sqlite", None, {"backup": False, "backup_room": Room("/b", 0, 1)}),
     ("sqlite", None, {"database_room": Room("/d", GIB // 10 + 1, 2)}),
     ("sqlite", "warning", {"database_room": Room("/d", GIB // 10 - 1, 2)}),
     ("sqlite", None, {"database_room": Room("/d", 0, 2), "database": {"schema": 94}}),
-    ("sqlite", None, {"backup": True, "backup_room": Room("/b", GIB, 1), "database_room": Room("/d", GIB, 2)}),
-    ("sqlite", "warning", {"backup": True, "backup_room": Room("/b", GIB, 1), "database_room": Room("/d", GIB, 1)}),
+    ("sqlite", None, {"backup": True, "backup_room": Room("/b", NEEDED, 1), "database_room": Room("/d", GIB, 2)}),
+    ("sqlite", "warning", {"backup": True, "backup_room": Room("/b", NEEDED, 1), "database_room": Room("/d", GIB, 1)}),
     ("sqlite", None, {"backup": True, "backup_room": Room("/b", 0, 1), "database": {"size": None}}),
-    ("postgresql", "error", {"backup": True, "backup_room": Room("/b", GIB - 1, 1)}),
-    ("postgresql", "warning", {"backup": True, "backup_room": Room("/b", GIB, 1)}),
+    ("postgresql", "error", {"backup": True, "backup_room": Room("/b", GIB, 1)}),
     ("postgresql", None, {"backup": True, "backup_room": Room("/b", 5 * GIB, 1)}),
 ]
 
@@ -179,12 +178,17 @@ def test_errors_come_first() -> None:
     assert [finding.severity for finding in given.findings] == ["error", "warning", "warning", "info"]
 
 
+def backup(file: str, engine: str, compat: int | None) -> Manifest:
+    """A backup."""
+    return Manifest(file, engine, "x", "1.99.0", 83, compat, 1, "0" * 64, "2026-01-01T00:00:00Z")
+
+
 def test_a_forbidden_downgrade_names_what_is_allowed_and_the_backup() -> None:
     backups = (
-        Backup("/b/1.sqlite3", "2026-01-01T00:00:00Z", "sqlite", "1.99.0", 83),
-        Backup("/b/2.sqlite3", "2026-01-02T00:00:00Z", "sqlite", "1.99.0", 83),
-        Backup("/b/3.sqlite3", "2026-01-03T00:00:00Z", "sqlite", "1.163.2", 84),
-        Backup("/b/4.pgdump", "2026-01-04T00:00:00Z", "postgresql", "1.99.0", 83),
+        backup("20260102T000000Z-b.sqlite3", "sqlite", 83),
+        backup("20260101T000000Z-a.sqlite3", "sqlite", None),
+        backup("20260103T000000Z-c.sqlite3", "sqlite", 84),
+        backup("20260104T000000Z-d.pgdump", "postgresql", 83),
     )
     given = verdict(
         target={"version": "1.99.0", "schema": 83, "compat": 83},
@@ -192,12 +196,17 @@ def test_a_forbidden_downgrade_names_what_is_allowed_and_the_backup() -> None:
         database={"schema": 94},
         releases=(AtHand("1.163.2-a", "1.163.2", 94), AtHand("1.99.0-b", "1.99.0", 83), AtHand("x", "1.120.0", None)),
         backups=backups,
+        backup_path="/b",
     )
     assert found(given) == {"downgrade_forbidden": "error"}
-    assert (given.direction, given.lowest_version, given.newest_backup) == ("downgrade", "1.100.0", "/b/2.sqlite3")
+    assert (given.direction, given.lowest_version, given.newest_backup) == (
+        "downgrade",
+        "1.100.0",
+        "/b/20260102T000000Z-b.sqlite3",
+    )
     assert "lowest release that can is 1.100.0" in given.msg
     assert "At hand on this host: 1.163.2 (1.163.2-a). To go back to 1.99.0" in given.msg
-    assert "the newest is /b/2.sqlite3." in given.msg
+    assert "the newest is /b/20260102T000000Z-b.sqlite3." in given.msg
 
 
 def test_a_database_newer_than_all_that_is_known_says_so() -> None:
@@ -307,31 +316,6 @@ def test_what_is_known_of_a_version(version: str, schema: int | None) -> None:
 )
 def test_constants(source: str, expected: tuple[int | None, int | None]) -> None:
     assert _gate.constants(source) == expected
-
-
-MANIFEST = {"engine": "sqlite", "made_at": "2026-01-01T00:00:00Z", "version": "1.150.0", "compat_version": 84}
-
-
-@pytest.mark.parametrize(
-    ("names", "data", "path"),
-    [
-        (["a.json", "a.sqlite3"], MANIFEST, "/b/a.sqlite3"),
-        (["a.json", "a"], MANIFEST, "/b/a"),
-        (["a.json", "a.pgdump"], {**MANIFEST, "compat_version": None}, "/b/a.pgdump"),
-        (["a.json"], MANIFEST, None),
-        (["a.json", "a"], {**MANIFEST, "compat_version": "84"}, None),
-        (["a.json", "a"], ["made_at"], None),
-        (["a.json", "a"], {"engine": "sqlite"}, None),
-    ],
-)
-def test_manifests_of_backups(names: list[str], data: t.Any, path: str | None) -> None:
-    one = _gate.parse_backup("/b/a.json", json.dumps(data).encode(), names)
-    assert (one and one.path) == path
-
-
-def test_a_damaged_manifest_is_none() -> None:
-    assert _gate.parse_backup("/b/a.json", b"{", ["a"]) is None
-    assert _gate.parse_backup("/b/a.json", None, ["a"]) is None
 
 
 UNITS = """\
