@@ -84,8 +84,8 @@ options:
     type: str
   cache_path:
     description:
-      - Where is kept what pip fetched and what was built, so that an interrupted run goes on where it was and the next
-        lock fetches only what is new. May be removed at any time.
+      - Where is kept what an interrupted run has fetched, so that the next one goes on where it was, what was built
+        from source, and pip's own cache. May be removed at any time.
       - By default C(matrix_fleet.synapse) in the folder that E(XDG_CACHE_HOME) names, or in C(~/.cache).
     type: path
 notes:

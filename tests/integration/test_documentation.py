@@ -52,6 +52,11 @@ OF_PLAYBOOKS = {
     "synapse_lock_pythons",
     "synapse_lock_renew",
     "synapse_unhealthy",
+    "synapse_wheelhouse_architectures",
+    "synapse_wheelhouse_ca_bundle",
+    "synapse_wheelhouse_cache_path",
+    "synapse_wheelhouse_libcs",
+    "synapse_wheelhouse_pythons",
 }
 TAGS = {"synapse", "synapse_install", "synapse_configure"}
 # What the examples take from a vault or from Ansible.
