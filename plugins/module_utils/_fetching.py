@@ -5,11 +5,6 @@
 from __future__ import annotations
 
 import typing as t
-from http.client import HTTPException
-from urllib.error import HTTPError, URLError
-
-from ansible.module_utils.urls import ConnectionError as IndexConnectionError
-from ansible.module_utils.urls import MissingModuleError, open_url
 
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _index
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import SynapseError
@@ -20,9 +15,6 @@ if t.TYPE_CHECKING:
     from ansible_collections.matrix_fleet.synapse.plugins.module_utils._installer import Sources
 
 __all__ = ["fetcher", "passwords_of"]
-
-# Everything that goes wrong on the way; proxies and certificates are among Ansible's own connection errors.
-_UNREACHABLE = (URLError, OSError, ValueError, HTTPException, IndexConnectionError, MissingModuleError)
 
 
 def passwords_of(params: Mapping[str, t.Any]) -> Iterator[str]:
@@ -39,6 +31,15 @@ def fetcher(sources: Sources) -> Callable[[str], bytes]:
     """Return a function that fetches an address; ``FileNotFoundError`` where the other side has nothing there."""
 
     def fetch(url: str) -> bytes:
+        # Where nothing has to be fetched, the client is not loaded: it is half of all that a module imports.
+        from http.client import HTTPException
+        from urllib.error import HTTPError, URLError
+
+        from ansible.module_utils.urls import ConnectionError as IndexConnectionError
+        from ansible.module_utils.urls import MissingModuleError, open_url
+
+        # Everything that goes wrong on the way; proxies and certificates are among Ansible's own connection errors.
+        unreachable = (URLError, OSError, ValueError, HTTPException, IndexConnectionError, MissingModuleError)
         host = _index.host_of(url)
         try:
             with open_url(
@@ -49,7 +50,7 @@ def fetcher(sources: Sources) -> Callable[[str], bytes]:
             if error.code in {403, 404, 410}:
                 raise FileNotFoundError(url) from None
             raise SynapseError(f"The package index at {host} answered {error.code}: check 'index_url'.") from None
-        except _UNREACHABLE as error:
+        except unreachable as error:
             reason = _index.without_secrets(str(getattr(error, "reason", error)))
             raise SynapseError(_index.unreachable(host, reason)) from None
 

@@ -205,9 +205,19 @@ class Installer(t.Protocol):
 
 
 class Uv:
-    """uv, in the version that is pinned here."""
+    """uv, in the version that is pinned here. ``share``: nobody has the cache but this one release."""
 
-    def __init__(self, run: Runner, *, program: str, python: str, sources: Sources, cache: str, scratch: str) -> None:
+    def __init__(
+        self,
+        run: Runner,
+        *,
+        program: str,
+        python: str,
+        sources: Sources,
+        cache: str,
+        scratch: str,
+        share: bool = False,
+    ) -> None:
         self.name = f"uv {UV_VERSION}"
         self._run = run
         self._program = program
@@ -220,7 +230,8 @@ class Uv:
             "UV_NO_PROGRESS": "1",
             "UV_PYTHON_DOWNLOADS": "never",
             # A copy, not a hard link: what befalls a file of one release must not befall the cache or another release.
-            "UV_LINK_MODE": "copy",
+            # Only a cache that goes when the release is there ("share") may have its files in common with it.
+            "UV_LINK_MODE": "hardlink" if share else "copy",
             "UV_DEFAULT_INDEX": sources.index_url,
             "UV_INDEX": " ".join(sources.extra_index_urls),
             "UV_FIND_LINKS": ",".join(sources.remote_links()),

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import sys
@@ -15,7 +16,16 @@ if t.TYPE_CHECKING:
 
     from ansible.module_utils.basic import AnsibleModule
 
-__all__ = ["TIMED_OUT", "Account", "CommandResult", "Runner", "SynapseError", "ask_python", "module_runner"]
+__all__ = [
+    "TIMED_OUT",
+    "Account",
+    "CommandResult",
+    "Runner",
+    "SynapseError",
+    "ask_python",
+    "module_runner",
+    "probe_source",
+]
 
 # What a process that its time limit ended reports: killed by SIGALRM (signal(7)).
 TIMED_OUT = -14
@@ -105,6 +115,7 @@ class Runner(t.Protocol):
 
     The arguments reach the process as they are: no shell, no ``~``, no ``$NAME``. The time limit ends the process
     itself, not what it forked. Without ``stdin``, a process with an account or a time limit reads nothing.
+    ``meanwhile`` is called once, when the process has been started: nothing forks after that, so it may start a thread.
     """
 
     def __call__(
@@ -116,6 +127,7 @@ class Runner(t.Protocol):
         cwd: str | None = None,
         account: Account | None = None,
         timeout: float | None = None,
+        meanwhile: Callable[[], object] | None = None,
     ) -> CommandResult:
         """Run ``argv`` to its end."""
         raise NotImplementedError
@@ -145,6 +157,7 @@ def module_runner(
         cwd: str | None = None,
         account: Account | None = None,
         timeout: float | None = None,
+        meanwhile: Callable[[], object] | None = None,
     ) -> CommandResult:
         command = list(argv)
         if cwd is not None and not os.path.isdir(cwd):
@@ -173,12 +186,24 @@ def module_runner(
                 expand_user_and_vars=False,  # a probe's source may well hold "~" or "$"
                 errors="replace",
                 pass_fds=(*pass_fds, *given.values()),
+                **({} if meanwhile is None else {"before_communicate_callback": lambda _process: meanwhile()}),
             )
         except OSError as error:
             return CommandResult(127, "", f"{command[0]}: {error.strerror}")
         return CommandResult(*result)
 
     return run
+
+
+def probe_source(name: str) -> str:
+    """Return the source of a probe in this collection, without importing it: it runs elsewhere."""
+    spec = importlib.util.find_spec(f"{__name__.rpartition('.')[0]}._probes.{name}")
+    # On a managed host the probe lies in an archive, whose loader can tell the source as well.
+    get_source = getattr(spec.loader, "get_source", None) if spec is not None else None
+    source: str | None = get_source(spec.name) if spec is not None and get_source is not None else None
+    if source is None:
+        raise SynapseError(f"The collection's own part {name!r} did not come along to this host: install it anew.")
+    return source
 
 
 def ask_python(
@@ -191,13 +216,20 @@ def ask_python(
     cwd: str | None = None,
     account: Account | None = None,
     timeout: float | None = None,
+    meanwhile: Callable[[], object] | None = None,
 ) -> dict[str, t.Any]:
     """Run ``source`` under another interpreter; JSON goes in on stdin and comes back as the last line of stdout.
 
     Raises ``SynapseError`` with ``rc`` and ``stderr`` where no JSON object comes back.
     """
     result = run(
-        [python, "-I", "-c", source], stdin=json.dumps(request), env=env, cwd=cwd, account=account, timeout=timeout
+        [python, "-I", "-c", source],
+        stdin=json.dumps(request),
+        env=env,
+        cwd=cwd,
+        account=account,
+        timeout=timeout,
+        **({} if meanwhile is None else {"meanwhile": meanwhile}),
     )
     lines = result.stdout.splitlines()
     try:

@@ -12,16 +12,17 @@ import contextlib
 import ctypes
 import errno
 import fcntl
-import inspect as introspect
 import os
+import pwd
+import shlex
 import shutil
 import stat
+import threading
 import time
 import typing as t
 from dataclasses import dataclass
 
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _files, _venv_tree
-from ansible_collections.matrix_fleet.synapse.plugins.module_utils._probes import venv_interpreter, venv_proof
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._releases import (
     ADOPTED,
     LOCK_FILE,
@@ -36,6 +37,7 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner impor
     Runner,
     SynapseError,
     ask_python,
+    probe_source,
 )
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._venv import Finding, Live, Seen, findings_of
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._venv_plugins import (
@@ -48,6 +50,12 @@ if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from ansible_collections.matrix_fleet.synapse.plugins.module_utils._installer import Installer
+
+    # Named here so that Ansible sends them along; they are read, not imported.
+    from ansible_collections.matrix_fleet.synapse.plugins.module_utils._probes import (  # noqa: F401
+        venv_interpreter,
+        venv_proof,
+    )
 
 __all__ = [
     "LOCK_NAME",
@@ -120,11 +128,45 @@ def _ours(path: str) -> bool:
     return stat.S_ISDIR(found.st_mode) and found.st_uid in {0, me} and not found.st_mode & writable
 
 
-def releases_in(folder: str) -> tuple[tuple[Release, ...], tuple[str, ...]]:
+def _untrusted(path: str, link: str) -> str:
+    """Say what to type where what lies in a folder could be another user's; nothing in it is believed again.
+
+    ``link`` is where the environment that serves is found: it has to lead there still, until there is another.
+    """
+    aside, number = f"{path}.untrusted", 1
+    while os.path.lexists(aside):
+        number += 1
+        aside = f"{path}.untrusted-{number}"
+    commands = [f"mv {shlex.quote(path)} {shlex.quote(aside)}"]
+    target = os.path.realpath(link) if os.path.islink(link) else ""
+    if target.startswith(f"{os.path.realpath(path)}/"):
+        moved = os.path.join(aside, os.path.relpath(target, os.path.realpath(path)))
+        commands.append(f"ln -sfn {shlex.quote(moved)} {shlex.quote(link)}")
+    return (
+        f"{path} can be written by another user than root and this one ({_owner_and_mode(path)}), so what lies in it "
+        "cannot be trusted, and root would start it. Giving it back to root does not help: what was put there stays. "
+        f"Type as root: {' && '.join(commands)}; then run this again, which builds anew in a folder of root's own, "
+        f"beside what serves. Remove {aside} once the new release serves. Nothing was changed."
+    )
+
+
+def _owner_and_mode(path: str) -> str:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return "it is gone"
+    owner = str(found.st_uid)
+    with contextlib.suppress(KeyError):
+        owner = pwd.getpwuid(found.st_uid).pw_name
+    return f"owner {owner}, mode {found.st_mode & 0o7777:04o}"
+
+
+def releases_in(folder: str, link: str = "") -> tuple[tuple[Release, ...], tuple[str, ...]]:
     """Return our releases under ``folder``, sorted by name, and every name there.
 
     A release says of itself that it is one, and its interpreter is started: so what another user could have put there
-    does not count, and where that is the folder itself or its tools, ``SynapseError`` is raised.
+    does not count, and where that is the folder itself or its tools, ``SynapseError`` is raised, with what to type.
+    ``link`` is where the environment that serves is found.
     """
     try:
         names = sorted(os.listdir(folder))
@@ -134,10 +176,7 @@ def releases_in(folder: str) -> tuple[tuple[Release, ...], tuple[str, ...]]:
         raise SynapseError(f"Cannot read {_files.describe(folder, error)}: run the task as root.") from error
     for path in (os.path.realpath(folder), *(os.path.join(folder, name) for name in names if name == TOOLS)):
         if not _ours(path):
-            raise SynapseError(
-                f"{path} can be written by another user than root and this one, so what lies in it cannot be trusted: "
-                "look at what made it, and move it away. Nothing was changed."
-            )
+            raise SynapseError(_untrusted(path, link))
     found = []
     for name in names:
         path = os.path.join(folder, name)
@@ -155,7 +194,7 @@ def releases_in(folder: str) -> tuple[tuple[Release, ...], tuple[str, ...]]:
 def _version_of(run: Runner, python: str, account: Account | None = None) -> str:
     """Return the version that an interpreter states, empty where it does not start."""
     try:
-        answer = ask_python(run, python, introspect.getsource(venv_interpreter), {}, account=account, timeout=60)
+        answer = ask_python(run, python, probe_source("venv_interpreter"), {}, account=account, timeout=60)
     except SynapseError:
         return ""
     return str(answer.get("version", ""))
@@ -167,7 +206,7 @@ def look(run: Runner, release: Release) -> Seen:
     if manifest is None:
         return Seen(findings=(Finding("release_unproven", f"{release.path} carries no manifest"),))
     python = os.path.join(release.path, "bin", "python")
-    same = _venv_tree.fingerprint(release.path, skip=(MANIFEST, MARKER)) == manifest.tree
+    same = fingerprint_of(release.path) == manifest.tree
     if same and _venv_tree.interpreter_stamp(python) == manifest.python_stamp:
         return Seen(manifest.packages)
     running = _version_of(run, python)
@@ -192,7 +231,7 @@ def _look_at_foreign(run: Runner, path: str, version: str, named: tuple[str, ...
     if running and not known & {"interpreter_changed", "synapse_missing"}:
         request: dict[str, object] = {"expected": None, "extras": [], "imports": False}
         with contextlib.suppress(SynapseError):
-            answer = ask_python(run, python, introspect.getsource(venv_proof), request, account=account, timeout=120)
+            answer = ask_python(run, python, probe_source("venv_proof"), request, account=account, timeout=120)
             findings += [Finding(**one) for one in answer["problems"] if one["id"] not in known]
     return Seen(tree.packages, tuple(findings), found_in(tree, named))
 
@@ -219,7 +258,7 @@ def live_at(
 
 def _facts(run: Runner, python: str) -> Interpreter | None:
     try:
-        answer = ask_python(run, python, introspect.getsource(venv_interpreter), {}, timeout=60)
+        answer = ask_python(run, python, probe_source("venv_interpreter"), {}, timeout=60)
     except SynapseError:
         return None
     return Interpreter(answer["executable"], answer["version"], answer["ensurepip"], answer["markers"])
@@ -380,8 +419,53 @@ def _begin(folder: str, name: str) -> str:
     return path
 
 
-def _prove(run: Runner, path: str, proof: Proof, interpreter: Interpreter) -> None:
-    """Prove a release from the inside, then every file of it from the outside. Raises ``UnprovenError``."""
+class _Outside:
+    """Looks at a release from the outside, in a thread, while its own interpreter proves it from the inside.
+
+    ``spent`` are folders that the proof does not need, which are removed in that time, too.
+    """
+
+    def __init__(self, path: str, spent: Callable[[], object] | None) -> None:
+        self._path, self._spent = path, spent
+        self._thread: threading.Thread | None = None
+        self._tree: _venv_tree.Tree | None = None
+        self._seen = ""
+        self._error: SynapseError | None = None
+
+    def start(self) -> None:
+        """Begin; nothing else may be forked from this process until the result has been fetched."""
+        self._seen = fingerprint_of(self._path)
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+
+    def _look(self) -> None:
+        try:
+            self._tree = _venv_tree.inspect(self._path)
+            if self._spent is not None:
+                self._spent()
+        except SynapseError as error:
+            self._error = error
+
+    def tree(self) -> _venv_tree.Tree:
+        """Return what was seen, after another look where the imports left other files than they found."""
+        if self._thread is not None:
+            self._thread.join()
+        if self._error is not None:
+            raise self._error
+        if self._tree is None or fingerprint_of(self._path) != self._seen:
+            self._tree = _venv_tree.inspect(self._path)
+        return self._tree
+
+
+def fingerprint_of(path: str) -> str:
+    """Return the fingerprint of a release, as its manifest has it."""
+    return _venv_tree.fingerprint(path, skip=(MANIFEST, MARKER))
+
+
+def _prove(
+    run: Runner, path: str, proof: Proof, interpreter: Interpreter, spent: Callable[[], object] | None = None
+) -> None:
+    """Prove a release from the inside, and every file of it from the outside. Raises ``UnprovenError``."""
     request = {
         "expected": dict(proof.expected),
         "extras": list(proof.extras),
@@ -389,15 +473,16 @@ def _prove(run: Runner, path: str, proof: Proof, interpreter: Interpreter) -> No
         "plugins": {one.name: list(one.modules) for one in proof.plugins if one.carried},
     }
     python = os.path.join(path, "bin", "python")
+    outside = _Outside(path, spent)
     try:
-        answer = ask_python(run, python, introspect.getsource(venv_proof), request, cwd=path)
+        answer = ask_python(run, python, probe_source("venv_proof"), request, cwd=path, meanwhile=outside.start)
         findings = tuple(Finding(**one) for one in answer["problems"])
     except SynapseError as error:
         code = error.details.get("rc", 0)
         how = f"signal {-code} ended it" if code < 0 else str(error.details.get("stderr", ""))[-600:].strip()
         findings = (Finding("probe_died", f"{error.msg}: {how}"),)
+    tree = outside.tree()
     if not findings:
-        tree = _venv_tree.inspect(path)
         running = interpreter.version
         findings = findings_of(tree, running=running, expected=proof.expected, version=proof.version)
     if findings:
@@ -431,18 +516,21 @@ def build(
     proof: Proof,
     interpreter: Interpreter,
     binary_only: bool,
+    last: bool = True,
 ) -> Manifest:
     """Build the release ``name`` under ``folder`` from a lock's text, prove it, and make it ours to use.
 
-    Raises ``SynapseError``; the folder is gone then. Killed at any instant, it still carries the marker.
+    Where this is the ``last`` thing that is built, the cache goes while the release is being proven. Raises
+    ``SynapseError``; the folder is gone then. Killed at any instant, it still carries the marker.
     """
     path = _begin(folder, name)
+    cache = os.path.join(folder, TOOLS, "cache")
     try:
         locked = os.path.join(path, LOCK_NAME)
         _files.write(locked, lock.encode(), mode=0o644)
         installer.create(path)
         installer.install(path, locked, binary_only=binary_only)
-        _prove(run, path, proof, interpreter)
+        _prove(run, path, proof, interpreter, (lambda: discard(folder, cache)) if last else None)
         python = os.path.join(path, "bin", "python")
         manifest = Manifest(
             version=proof.version,
@@ -454,7 +542,7 @@ def build(
             packages=dict(proof.expected),
             installer=installer.name,
             proven_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            tree=_venv_tree.fingerprint(path, skip=(MANIFEST, MARKER)),
+            tree=fingerprint_of(path),
             plugins=remembered(proof.plugins),
         )
         _flush(path)
@@ -464,7 +552,7 @@ def build(
         with contextlib.suppress(SynapseError):
             discard(folder, path)
             # What was built from may be the fault, too.
-            discard(folder, os.path.join(folder, TOOLS, "cache"))
+            discard(folder, cache)
         if isinstance(error, OSError):
             raise SynapseError(
                 f"Cannot build in {_files.describe(path, error)}. What is live was not touched."

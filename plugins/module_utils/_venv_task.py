@@ -107,7 +107,7 @@ class Task:
         options = self.options
         texts = self._text("requirements"), self._text("constraints")
         asked = ask(options, *texts)
-        releases, names = _venv_build.releases_in(options.releases_path)
+        releases, names = _venv_build.releases_in(options.releases_path, options.path)
         live = _venv_build.live_at(run, options.path, releases, asked.version, self._named)
         plugins = _plugins_at(live, releases)
         if plugins:
@@ -248,6 +248,8 @@ class Task:
             proof=proof,
             interpreter=interpreter,
             binary_only=survey.asked.shipped and bool(_glibc()),
+            # What was resolved here may have to be resolved and built once more.
+            last=survey.asked.digest is not None,
         )
         return survey, manifest
 
@@ -337,7 +339,13 @@ class Task:
                     fetch=self._fetcher(sources),
                 )
                 return _installer.Uv(
-                    run, program=program, python=interpreter.path, sources=sources, cache=cache, scratch=scratch
+                    run,
+                    program=program,
+                    python=interpreter.path,
+                    sources=sources,
+                    cache=cache,
+                    scratch=scratch,
+                    share=cache.startswith(tools),
                 )
             except _installer.UnavailableError as error:
                 reason = error.msg
@@ -411,7 +419,7 @@ class Task:
 
     def _plan_absent(self) -> _venv.Plan:
         path = self.options.path
-        releases, names = _venv_build.releases_in(self.options.releases_path)
+        releases, names = _venv_build.releases_in(self.options.releases_path, path)
         live = _venv.Live("nothing")
         for release in releases:
             if os.path.islink(path) and os.path.realpath(path) == os.path.realpath(release.path):

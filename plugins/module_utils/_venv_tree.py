@@ -89,26 +89,32 @@ def interpreter_stamp(path: str) -> str:
 def fingerprint(path: str, skip: t.Container[str] = ()) -> str:
     """Return a digest of every file's name, kind, mode, size and time; ``__pycache__`` and ``skip`` do not count.
 
-    Empty where a folder cannot be read. One ``lstat`` for each file, none is opened.
+    Empty where a folder cannot be read. One ``lstat`` for each file, none is opened. Thousands of times: so each folder
+    is opened once, that the kernel need not look for it again with every name in it, and nothing is computed twice.
     """
     rows: list[str] = []
     waiting = [""]
     try:
         while waiting:
             folder = waiting.pop()
-            with os.scandir(f"{path}/{folder}") as entries:
-                for entry in entries:
-                    name = entry.name
-                    # What an interpreter leaves behind; and a folder's own time changes with it.
-                    if name == "__pycache__" or (not folder and name in skip):
-                        continue
-                    found = entry.stat(follow_symlinks=False)
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(f"{folder}{name}/")
-                        rows.append("%s%s %d" % (folder, name, found.st_mode))  # noqa: UP031  (as below)
-                    else:
-                        facts = (folder, name, found.st_mode, found.st_size, found.st_mtime_ns)
-                        rows.append("%s%s %d %d %d" % facts)  # noqa: UP031  (thousands of times: this form is the fastest)
+            handle = os.open(f"{path}/{folder}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                with os.scandir(handle) as entries:
+                    for entry in entries:
+                        name = entry.name
+                        # What an interpreter leaves behind; and a folder's own time changes with it.
+                        if name == "__pycache__" or (not folder and name in skip):
+                            continue
+                        found = entry.stat(follow_symlinks=False)
+                        mode = found.st_mode
+                        if stat.S_ISDIR(mode):
+                            waiting.append(f"{folder}{name}/")
+                            rows.append("%s%s %d" % (folder, name, mode))  # noqa: UP031  (the fastest form)
+                        else:
+                            facts = (folder, name, mode, found.st_size, found.st_mtime_ns)
+                            rows.append("%s%s %d %d %d" % facts)  # noqa: UP031  (the fastest form)
+            finally:
+                os.close(handle)
     except OSError:
         return ""
     rows.sort()

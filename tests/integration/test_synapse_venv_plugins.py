@@ -215,7 +215,7 @@ def test_a_real_hand_made_synapse_with_a_plugin_is_adopted_and_serves_again(
     old = Path(__file__).with_name("old-synapse.txt")
     install = [_uv(), "pip", "install", "--quiet", "--python", path / "bin/python"]
     subprocess.run([*install, "--no-deps", "-r", old], check=True)
-    subprocess.run([*install, "matrix-synapse-ldap3==0.3.0", "-c", old], check=True)
+    subprocess.run([*install, "matrix-synapse-ldap3==0.4.0", "-c", old], check=True)
     subprocess.run(["chown", "-R", "nobody:", path], check=True)
     server = make_homeserver()
     server.config["modules"] = [
@@ -236,7 +236,7 @@ def test_a_real_hand_made_synapse_with_a_plugin_is_adopted_and_serves_again(
     adopted = module_process.run("synapse_venv", options, place / "answer.json")
     assert [
         (one["name"], one["version"], one["modules"], one["carried"], one["reason"]) for one in adopted["plugins"]
-    ] == [("matrix-synapse-ldap3", "0.3.0", ["ldap_auth_provider.LdapAuthProviderModule"], True, "")]
+    ] == [("matrix-synapse-ldap3", "0.4.0", ["ldap_auth_provider.LdapAuthProviderModule"], True, "")]
     again = module_process.run("synapse_venv", options, place / "answer.json")
     assert not again["changed"]
     kept = place / "releases" / adopted["previous_release"]

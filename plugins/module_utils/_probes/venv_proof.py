@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import gc
 import importlib
 import importlib.machinery
 import importlib.metadata
@@ -21,6 +22,7 @@ import os
 import platform
 import re
 import sys
+import traceback
 import typing as t
 
 # Synapse's two programs; every other app module is the worker under another name (synapse/app/, 1.163.2).
@@ -196,6 +198,83 @@ def plugins(wanted: dict[str, list[str]]) -> list[dict[str, str]]:
     return problems
 
 
+def byte_compile(package: str) -> None:
+    """Compile a package as its import does, the last module first: what another process imports meanwhile is spared."""
+    spec = importlib.util.find_spec(package)
+    files = []
+    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
+        for root, folders, names in os.walk(folder):
+            folders.sort()
+            files += [os.path.join(root, name) for name in sorted(names) if name.endswith(".py")]
+    for path in reversed(files):
+        target = importlib.util.cache_from_source(path)
+        if not os.path.exists(target):
+            # Nothing is said about a file that cannot be compiled: whoever imports it says so.
+            with contextlib.suppress(SyntaxError, ValueError, OSError):
+                importlib.machinery.SourceFileLoader(package, path).get_code(package)
+
+
+def apart(action: t.Callable[[], list[dict[str, str]]]) -> t.Callable[[], list[dict[str, str]]]:
+    """Start a check in a process of its own; return what waits for its problems."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.close(reader)
+            with open(writer, "w", encoding="utf-8") as stream:
+                json.dump(action(), stream)
+            code = 0
+        except BaseException:  # nothing may return into the parent's copy
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    os.close(writer)
+
+    def wait() -> list[dict[str, str]]:
+        with open(reader, encoding="utf-8") as stream:
+            text = stream.read()
+        _pid, status = os.waitpid(child, 0)
+        if status != 0:
+            signal = status & 0x7F
+            how = f"signal {signal} ended them" if signal else "see the output"
+            return [problem("probe_died", f"the checks beside the imports did not end: {how}")]
+        found: list[dict[str, str]] = json.loads(text)
+        return found
+
+    return wait
+
+
+def without_imports(packages: dict[str, str], distributions: list[t.Any]) -> list[dict[str, str]]:
+    """Check what can be checked without importing Synapse."""
+    problems = load_all("the requirements", lambda: requirements(packages, distributions))
+    problems += pkg_resources(packages, distributions)
+    problems += extensions()
+    return problems
+
+
+def load_all(what: str, action: t.Callable[[], list[dict[str, str]]]) -> list[dict[str, str]]:
+    """Return the problems that a check finds, or how it failed itself."""
+    problems: list[dict[str, str]] = []
+    failed = load(what, lambda: problems.extend(action()))
+    return failed + problems
+
+
+def beside(packages: dict[str, str], distributions: list[t.Any]) -> list[dict[str, str]]:
+    """Do what another processor can do while Synapse is imported."""
+    byte_compile("synapse")
+    return without_imports(packages, distributions)
+
+
+def processors() -> int:
+    """Return how many processors this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except (AttributeError, OSError):
+        return os.cpu_count() or 1
+
+
 def prove(request: dict[str, t.Any]) -> dict[str, t.Any]:
     """Return the answer to one request."""
     packages, distributions, problems = installed()
@@ -205,12 +284,15 @@ def prove(request: dict[str, t.Any]) -> dict[str, t.Any]:
         problems.append(problem("psycopg2_conflict", "psycopg2 and psycopg2-binary own the same files"))
     if request["expected"] is not None:
         problems += against(request["expected"], packages)
-    problems += load("the requirements", lambda: problems.extend(requirements(packages, distributions)))
-    problems += pkg_resources(packages, distributions)
-    problems += extensions()
+    wait: t.Callable[[], list[dict[str, str]]] = functools.partial(without_imports, packages, distributions)
     if request["imports"]:
+        if processors() > 1:
+            wait = apart(functools.partial(beside, packages, distributions))
+        # Nothing that an import makes is garbage.
+        gc.disable()
         problems += synapse(distributions, request["extras"])
         problems += plugins(request.get("plugins") or {})
+    problems += wait()
     return {"python": platform.python_version(), "prefix": sys.prefix, "packages": packages, "problems": problems}
 
 

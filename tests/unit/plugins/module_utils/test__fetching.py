@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("ansible")
 
+from ansible.module_utils import urls
 from ansible.module_utils.urls import MissingModuleError, ProxyError, SSLValidationError
 
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _fetching
@@ -34,7 +35,7 @@ def test_what_goes_wrong_on_the_way_to_the_index_is_told(error: Exception, monke
     def fail(*unused: object, **more: object) -> t.NoReturn:
         raise error
 
-    monkeypatch.setattr(_fetching, "open_url", fail)
+    monkeypatch.setattr(urls, "open_url", fail)
     with pytest.raises(SynapseError, match="Nothing was changed") as told:
         _fetching.fetcher(Sources("x"))("https://user:pa55@index.example/simple/")
     assert "pa55" not in told.value.msg

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 import typing as t
 from pathlib import Path
 
@@ -61,6 +62,24 @@ def test_a_folder_that_another_user_can_write_in_is_refused(folder: Path, mode: 
     link.symlink_to(folder)
     with pytest.raises(SynapseError, match="cannot be trusted"):
         names(link)
+
+
+@as_root
+def test_what_is_typed_after_a_refusal_leads_on_and_keeps_what_serves(folder: Path) -> None:
+    link = folder.parent / "venv"
+    link.symlink_to(folder / NAME)
+    os.chown(folder, 12345, -1)
+    with pytest.raises(SynapseError, match="owner 12345, mode 0755") as told:
+        _venv_build.releases_in(str(folder), str(link))
+    commands = told.value.msg.partition("Type as root: ")[2].partition("; then")[0]
+    assert commands == f"mv {folder} {folder}.untrusted && ln -sfn {folder}.untrusted/{NAME} {link}"
+    subprocess.run(["sh", "-c", commands], check=True)
+    assert link.resolve() == folder.with_name("releases.untrusted") / NAME
+    assert _venv_build.releases_in(str(folder), str(link)) == ((), ())
+    folder.mkdir(mode=0o777)
+    folder.chmod(0o777)
+    with pytest.raises(SynapseError, match=r"releases\.untrusted-2; then"):
+        _venv_build.releases_in(str(folder), str(link))
 
 
 def test_a_users_own_group_may_write(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
