@@ -165,8 +165,6 @@ def prune(
     lacks: list[Lack] = []
     for pin in pins:
         needed = [host for host in hosts if needs(host, pin.marker)]
-        if not needed:
-            continue
         files = {digest: names[digest] for digest in pin.hashes if digest in names}
         wheels = {digest: Wheel.of(name) for digest, name in files.items() if name.endswith(".whl")}
         sources = tuple(digest for digest, name in files.items() if not name.endswith(".whl"))
