@@ -435,6 +435,8 @@ print(json.dumps({"state": "copied", "rows": rows}), flush=True)
 """
 TRICKS = {
     "a link": "os.symlink(SECRET, request['target'])",
+    "a link to a file of its own": "open(HERE + '/x', 'w').close(); os.symlink(HERE + '/x', request['target'])",
+    "a file of somebody else": "os.rename(HERE + '/of-root', request['target'])",
     "a hard link": "open(HERE + '/x', 'w').close(); os.link(HERE + '/x', request['target'])",
     "a pipe": "os.mkfifo(request['target'])",
     "a folder": "os.mkdir(request['target'])",
@@ -451,6 +453,7 @@ def test_what_is_put_in_the_place_of_the_copy_is_not_taken(host: Host, trick: st
     secret.write_text("of root alone")
     secret.chmod(0o600)
     head = f"SECRET, HERE = {str(secret)!r}, {str(host.data)!r}\n"
+    (host.data / "of-root").touch()
     host.ok()
     message = host.refused(python=imposter(host, f"{head}{TRICKS[trick]}\n{ANSWER}"))
     assert "No backup was made" in message
@@ -591,9 +594,9 @@ def test_killed_at_any_instant_it_leaves_nothing_half_and_nobody_at_work(host: H
     host.ok(keep=2)
 
 
-def nobody_writes(folder: pathlib.Path) -> bool:
+def nobody_writes(folder: pathlib.Path, seconds: float = 5) -> bool:
     """Wait until no process has a file below a folder open; what a kill reaches ends a moment later."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if not any(str(folder) in path for path in open_files()):
             return True
@@ -924,6 +927,25 @@ def test_a_dump_that_is_killed_leaves_nothing_half_and_nobody_at_work(
         host.is_whole()
         assert nobody_writes(host.backups)
     host.ok(postgresql=database, keep=2)
+
+
+def test_a_dump_that_waits_ends_with_the_run_that_was_killed(
+    host: Host, cluster: postgresql.Cluster, database: dict[str, t.Any]
+) -> None:
+    holder = threading.Thread(
+        target=lambda: cluster.psql("BEGIN; LOCK TABLE first; SELECT pg_sleep(9)", dbname=database["dbname"])
+    )
+    holder.start()
+    time.sleep(0.3)
+    pid = start(NAME, host.options(postgresql=database), host.output)
+    deadline = time.monotonic() + 5
+    while "pg_dump" not in cluster.psql("SELECT application_name FROM pg_stat_activity", dbname="postgres"):
+        assert time.monotonic() < deadline
+    os.kill(pid, signal.SIGKILL)
+    wait(pid, host.output)
+    ended = nobody_writes(host.backups, 3)
+    holder.join()
+    assert ended
 
 
 # ------------------------------------------------------------------------------------------------------ a real Synapse
