@@ -261,6 +261,24 @@ def test_direction(current: Code | None, direction: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("knows", "writes", "has", "way_back"),
+    [
+        (84, 84, 84, True),
+        (83, 84, 84, False),
+        (93, 84, 93, True),
+        (93, 84, 94, False),
+        (93, 94, None, False),
+        (94, 94, None, True),
+        (None, 84, 84, False),
+    ],
+)
+def test_the_way_back(knows: int | None, writes: int, has: int | None, way_back: bool) -> None:
+    given = verdict(current={"schema": knows}, target={"compat": writes}, database={"compat": has})
+    assert given.way_back is way_back
+    assert ("no_way_back" in found(given)) is not way_back
+
+
+@pytest.mark.parametrize(
     ("compat", "lowest"),
     [(None, "1.37.0"), (59, "1.37.0"), (62, "1.41.0"), (72, "1.62.0"), (84, "1.100.0"), (94, "1.151.0"), (999, None)],
 )
