@@ -172,17 +172,29 @@ def prune(
         bare = [host for host in needed if not any(wheel.fits(host) for wheel in wheels.values())]
         if bare:
             hashes += sources
-            lacks.append(_lack(pin, bare, bool(sources)))
+            lacks += _lacks(pin, bare, bool(sources))
         if hashes:
             kept.append(replace(pin, hashes=tuple(sorted(hashes))))
     return tuple(kept), tuple(lacks)
 
 
-def _lack(pin: Pin, bare: Sequence[Host], source: bool) -> Lack:
-    pythons = dict.fromkeys(f"{host.python[0]}.{host.python[1]}" for host in bare)
-    machines = dict.fromkeys(host.machine for host in bare)
-    libraries = dict.fromkeys(host.library for host in bare)
-    return Lack(pin.name, pin.version, tuple(pythons), tuple(machines), tuple(libraries), source)
+def _lacks(pin: Pin, bare: Sequence[Host], source: bool) -> list[Lack]:
+    """Return the hosts without a wheel as few statements, each of which is true of every host that it names."""
+    kinds = dict.fromkeys((host.library, host.machine) for host in bare)
+    by_pythons: dict[tuple[str, ...], dict[str, list[str]]] = {}
+    for library, machine in kinds:
+        pythons = tuple(
+            f"{host.python[0]}.{host.python[1]}" for host in bare if (host.library, host.machine) == (library, machine)
+        )
+        by_pythons.setdefault(pythons, {}).setdefault(library, []).append(machine)
+    found = []
+    for pythons, by_library in by_pythons.items():
+        by_machines: dict[tuple[str, ...], list[str]] = {}
+        for library, machines in by_library.items():
+            by_machines.setdefault(tuple(machines), []).append(library)
+        for machines, libraries in by_machines.items():
+            found.append(Lack(pin.name, pin.version, pythons, machines, tuple(libraries), source))
+    return found
 
 
 # ---------------------------------------------------------------------------------------------------------- the file

@@ -112,6 +112,22 @@ def test_a_source_distribution_stays_where_a_host_has_no_wheel() -> None:
     assert lacks == (Lack("x", "1", ("3.12",), ("x86_64",), ("musl",), True),)
 
 
+def test_hosts_without_a_wheel_are_named_exactly() -> None:
+    hosts = hosts_of(["3.11", "3.13"], ["x86_64", "aarch64"])
+    lacks = prune([pin("x", B, C, D)], NAMES, hosts)[1]
+    named = {
+        (python, machine, library)
+        for lack in lacks
+        for python in lack.pythons
+        for machine in lack.architectures
+        for library in lack.libraries
+    }
+    every = {(f"{host.python[0]}.{host.python[1]}", host.machine, host.library) for host in hosts}
+    assert named == every - {("3.11", "x86_64", "glibc"), ("3.13", "aarch64", "glibc")}
+    assert len(lacks) == 3
+    assert [one.libraries for one in prune([pin("x", D)], NAMES, hosts)[1]] == [("glibc", "musl")]
+
+
 def test_it_is_told_where_there_is_nothing_to_build_from() -> None:
     lacks = prune([pin("x", B)], NAMES, [DEBIAN, ARM])[1]
     assert lacks == (Lack("x", "1", ("3.13",), ("aarch64",), ("glibc",), False),)
