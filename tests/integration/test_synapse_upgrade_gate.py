@@ -520,6 +520,12 @@ def test_a_database_that_does_not_answer_is_named_with_its_reason(
     assert PASSWORD not in result["_output"]
 
 
+def test_a_password_that_is_a_word_of_the_answer_changes_no_decision(postgresql: Cluster, gate: Gate) -> None:
+    result = gate(postgresql={**postgresql.settings, "password": "ready"})
+    assert "database_missing" not in found(result)
+    assert (result["allowed"], result["lowest_version"]) == (True, "1.100.0")
+
+
 def test_a_secret_among_the_shown_parameters_is_refused(postgresql: Cluster, run_module: Callable[..., t.Any]) -> None:
     given = {**postgresql.settings, "args": {"password": "pg-hidden-word"}}
     result = run_module("synapse_upgrade_gate", python=NEW, postgresql=given)

@@ -5,7 +5,7 @@
 Request: ``{"synapse": whether the code of this environment is asked too, "database": {"path": SQLite file} or
 {"postgresql": libpq's parameters} or null, "allow_unsafe_locale", "scratch": an empty folder, "secrets": [texts]}``.
 Answer: ``{"python", "synapse": {...} or null, "problem": why Synapse cannot be asked or null, "database": {...}
-or null}``. It only reads, also from a database that is being served; no text of ``secrets`` is in the answer.
+or null}``. It only reads, also from a database that is being served; no text of ``secrets`` is in its reasons.
 """
 
 from __future__ import annotations
@@ -336,23 +336,23 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def without(secrets: Iterable[str], found: Any) -> Any:
-    """Return an answer with every secret in its texts masked."""
-    if isinstance(found, dict):
-        return {name: without(secrets, value) for name, value in found.items()}
-    if isinstance(found, list):
-        return [without(secrets, value) for value in found]
-    if isinstance(found, str):
+def mask(secrets: Iterable[str], found: dict[str, Any] | None, names: Iterable[str]) -> None:
+    """Take secrets out of the texts that libpq or Python wrote."""
+    for name in names:
         for secret in secrets:
-            found = found.replace(secret, "********")
-    return found
+            if found and found.get(name):
+                found[name] = found[name].replace(secret, "********")
 
 
 def main() -> None:
     """Answer one request."""
     request = json.load(sys.stdin)
+    secrets = [one for one in request["secrets"] if one]
     with contextlib.redirect_stdout(sys.stderr):
-        found = without([one for one in request["secrets"] if one], answer(request))
+        found = answer(request)
+    mask(secrets, found, ["problem"])
+    mask(secrets, found["database"], ["reason"])
+    mask(secrets, (found["database"] or {}).get("refusal"), ["text"])
     sys.stdout.write(json.dumps(found) + "\n")
 
 
