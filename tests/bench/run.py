@@ -248,12 +248,15 @@ def measure_deploy(controller: Controller, times: int) -> Iterator[Row]:
     for count, side in itertools.product(range(times), PLAYBOOKS):
         costs[side].append(controller.play(PLAYBOOKS[side]))
         say(f"run {count + 1} of {times}: {side} {costs[side][-1].wall:.1f} s")
+    # Ansible's own start is in both sides of each ratio.
+    start = [controller.play(str(HERE / "start.yml"), idle=False).cpu for _unused in range(times)]
     for other, target in (("plain", "<= 0.5"), ("floor", "<= 1.3")):
         name = {"plain": "the plain role", "floor": "the floor"}[other]
         for kind in ("wall", "cpu"):
             ours, theirs = ([getattr(cost, kind) for cost in costs[side]] for side in ("deploy", other))
             what = {"wall": "wall time", "cpu": "controller's CPU time"}[kind]
             yield compared(f"no-change deploy / {name}: {what}", target, ours, theirs)
+    yield Row("  for comparison: controller's CPU time of ansible-playbook with an empty play", "", "", seconds(start))
     counted = {side: executions(controller, playbook) for side, playbook in PLAYBOOKS.items()}
     others = ", ".join(f"{side} {counted[side].total()}" for side in ("plain", "floor"))
     yield Row("remote task executions of a no-change deploy", "<= 10", str(counted["deploy"].total()), others)
@@ -290,31 +293,48 @@ def measure_modules(container: Container, times: int) -> Iterator[Row]:
     yield on_host("  for comparison: inside the module / a bare synapse.config", "", found["inside"], found["bare"])
 
 
+def build(wheels: str = "", own_cache: bool = False) -> dict[str, t.Any]:
+    """Return the side that builds a release from the lock, with uv in its place as pip is in the other side's.
+
+    ``wheels`` is a folder to build from without an index. With ``own_cache`` there is nothing in uv's cache, and it goes
+    with the build, as on a host that nobody told to keep one.
+    """
+    places = {"path": "{folder}/venv", "releases_path": "{folder}/releases"}
+    offline = {"find_links": [wheels], "offline": True} if wheels else {}
+    side = module("synapse_venv", may_change=True, **places, **offline)
+    place = 'mkdir -p "$1/releases/.tools" && cp -a /var/lib/synapse/releases/.tools/uv-* "$1/releases/.tools/"'
+    side["before"] = [["sh", "-c", place, "sh", "{folder}"]]
+    side["under"] = "/var/lib"
+    if own_cache:
+        side["env"] = {"UV_CACHE_DIR": ""}
+    return side
+
+
+def pip_install(*options: str) -> dict[str, t.Any]:
+    """Return the side that installs the lock with pip into an environment that is there."""
+    command = ["{folder}/venv/bin/pip", "install", "--quiet", "--require-hashes", f"--requirement={LOCK_ON_HOST}"]
+    before = [["python3", "-m", "venv", "{folder}/venv"]]
+    return {"argv": [*command, *options], "before": before, "under": "/var/lib"}
+
+
 def measure_builds(controller: Controller, times: int, cold: bool) -> Iterator[Row]:
-    """Measure building an environment."""
+    """Measure building an environment: warm, from a folder of wheels as offline hosts do, and cold."""
     container = controller.container
-    pip = ["{folder}/venv/bin/pip", "install", "--quiet", "--require-hashes", f"--requirement={LOCK_ON_HOST}"]
     container.run("sh", "-c", FETCH_WHEELS, "sh", WHEELS, LOCK_ON_HOST)
-    sides: dict[str, dict[str, t.Any]] = {
-        "ours": module("synapse_venv", may_change=True, path="{folder}/venv", releases_path="{folder}/releases"),
-        "pip": {
-            "argv": [*pip, "--no-index", f"--find-links={WHEELS}"],
-            "before": [["python3", "-m", "venv", "{folder}/venv"]],
-        },
-    }
-    for side in sides.values():
-        side["under"] = "/var/lib"
+    from_wheels = pip_install("--no-index", f"--find-links={WHEELS}")
+    first = build()
+    del first["before"]
     say("building environments, nothing to download")
-    found = container.sides(times, **sides)
-    yield on_host(
-        "building an environment / pip install of its lock, nothing to download", "<= 0.25", found["ours"], found["pip"]
-    )
+    offline = build(WHEELS, own_cache=True)
+    found = container.sides(times, ours=build(), pip=from_wheels, first=first, offline=offline)
+    what = "building an environment / pip install of its lock"
+    yield on_host(f"{what}, nothing to download", "<= 0.25", found["ours"], found["pip"])
+    yield on_host("  for comparison: the same, uv itself to fetch", "", found["first"], found["pip"])
+    yield on_host(f"{what}, both offline from a folder of wheels", "<= 0.25", found["offline"], found["pip"])
     if cold:
         say("building environments, everything to download")
-        sides["ours"]["env"] = {"UV_CACHE_DIR": "{folder}/cache", "XDG_CACHE_HOME": "{folder}/cache"}
-        sides["pip"]["argv"] = [*pip, "--no-cache-dir"]
-        found = container.sides(times, **sides)
-        yield on_host("  for comparison: the same, everything to download", "", found["ours"], found["pip"])
+        found = container.sides(times, ours=build(own_cache=True), pip=pip_install("--no-cache-dir"))
+        yield on_host(f"{what}, everything to download", "", found["ours"], found["pip"])
 
 
 def measure_walk() -> Iterator[Row]:
@@ -369,6 +389,7 @@ def main() -> None:
     )
     parser.add_argument("--repetitions", type=int, default=3, help="how often each side of a deployment is run")
     parser.add_argument("--cold", action="store_true", help="build environments with empty caches as well")
+    parser.add_argument("--only", choices=["deploy", "builds", "modules", "walk"], help="measure nothing else")
     parser.add_argument("--profile", action="store_true", help="also say where a no-change deployment spends its time")
     parser.add_argument("--keep", action="store_true", help="leave the container running")
     parser.add_argument("--kept", metavar="NAME", default="", help="measure on a container that an earlier run kept")
@@ -387,13 +408,15 @@ def main() -> None:
         # What was measured is shown even where a later measurement fails or is interrupted.
         with contextlib.ExitStack() as table:
             table.callback(show, rows)
-            for row in itertools.chain(
-                measure_deploy(controller, options.repetitions),
-                measure_builds(controller, 2, options.cold),
-                measure_modules(container, 3 * options.repetitions),
-                measure_walk(),
-                [Row("wall time per host from 1 to 20 hosts", "linear", "not measured yet")],
-            ):
+            parts = {
+                "deploy": measure_deploy(controller, options.repetitions),
+                "builds": measure_builds(controller, 2, options.cold),
+                "modules": measure_modules(container, 3 * options.repetitions),
+                "walk": measure_walk(),
+                "fleet": [Row("wall time per host from 1 to 20 hosts", "linear", "not measured yet")],
+            }
+            chosen = [parts[options.only]] if options.only else parts.values()
+            for row in itertools.chain.from_iterable(chosen):
                 rows.append(row)
                 say(f"{row.figure}: {row.measured}")
         if options.profile:
