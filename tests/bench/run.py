@@ -296,8 +296,8 @@ def measure_modules(container: Container, times: int) -> Iterator[Row]:
 def build(wheels: str = "", own_cache: bool = False) -> dict[str, t.Any]:
     """Return the side that builds a release from the lock, with uv in its place as pip is in the other side's.
 
-    ``wheels`` is a folder to build from without an index. With ``own_cache`` there is nothing in uv's cache, and it goes
-    with the build, as on a host that nobody told to keep one.
+    ``wheels`` is a folder to build from without an index. With ``own_cache`` there is nothing in uv's cache, and it
+    goes with the build, as on a host that nobody told to keep one.
     """
     places = {"path": "{folder}/venv", "releases_path": "{folder}/releases"}
     offline = {"find_links": [wheels], "offline": True} if wheels else {}
