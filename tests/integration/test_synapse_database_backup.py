@@ -740,6 +740,22 @@ def test_a_postgresql_server_that_writes_all_the_time_is_backed_up(
     assert len(copied.splitlines()) % 100 == 0
 
 
+@contextlib.contextmanager
+def locked(cluster: postgresql.Cluster, settings: dict[str, t.Any]) -> Iterator[None]:
+    """Somebody holds a table that the dump needs."""
+    command = [postgresql.programs() / "psql", "-X", "-q", "-A", "-t", "-h", cluster.folder, "-p", str(cluster.port)]
+    command += ["-U", "postgres", "-d", settings["dbname"]]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", cwd="/") as holder:
+        assert holder.stdin is not None
+        assert holder.stdout is not None
+        # The session waits for more, and its end gives the table back.
+        holder.stdin.write("BEGIN; LOCK TABLE first; SELECT 'held';\n")
+        holder.stdin.flush()
+        assert holder.stdout.readline() == "held\n"
+        yield
+        holder.stdin.close()
+
+
 class Watch:
     """Looks at the arguments and the environment of every process as often as possible."""
 
@@ -861,30 +877,19 @@ def test_programs_that_are_missing_or_too_old_are_named_with_their_package(
 
 
 def test_a_lock_that_never_goes_is_said(host: Host, cluster: postgresql.Cluster, database: dict[str, t.Any]) -> None:
-    holder = threading.Thread(
-        target=lambda: cluster.psql("BEGIN; LOCK TABLE first; SELECT pg_sleep(3)", dbname=database["dbname"])
-    )
-    holder.start()
-
     def patch(module: t.Any) -> None:
         module._backup._LOCK_WAIT = "500ms"
 
-    time.sleep(0.3)
-    result = host.patched(patch, postgresql=database)
-    holder.join()
+    with locked(cluster, database):
+        result = host.patched(patch, postgresql=database)
     assert "locked" in result.answer["msg"]
     assert host.files() == set()
 
 
 def test_a_time_limit_is_kept(host: Host, cluster: postgresql.Cluster, database: dict[str, t.Any]) -> None:
-    holder = threading.Thread(
-        target=lambda: cluster.psql("BEGIN; LOCK TABLE first; SELECT pg_sleep(4)", dbname=database["dbname"])
-    )
-    holder.start()
-    time.sleep(0.3)
-    message = host.refused(postgresql=database, timeout=3)
-    holder.join()
-    assert "within 3 s" in message
+    with locked(cluster, database):
+        message = host.refused(postgresql=database, timeout=4)
+    assert "within 4 s" in message
 
 
 def test_a_disk_that_fills_up_during_a_dump_leaves_nothing(
@@ -932,20 +937,14 @@ def test_a_dump_that_is_killed_leaves_nothing_half_and_nobody_at_work(
 def test_a_dump_that_waits_ends_with_the_run_that_was_killed(
     host: Host, cluster: postgresql.Cluster, database: dict[str, t.Any]
 ) -> None:
-    holder = threading.Thread(
-        target=lambda: cluster.psql("BEGIN; LOCK TABLE first; SELECT pg_sleep(9)", dbname=database["dbname"])
-    )
-    holder.start()
-    time.sleep(0.3)
-    pid = start(NAME, host.options(postgresql=database), host.output)
-    deadline = time.monotonic() + 5
-    while "pg_dump" not in cluster.psql("SELECT application_name FROM pg_stat_activity", dbname="postgres"):
-        assert time.monotonic() < deadline
-    os.kill(pid, signal.SIGKILL)
-    wait(pid, host.output)
-    ended = nobody_writes(host.backups, 3)
-    holder.join()
-    assert ended
+    with locked(cluster, database):
+        pid = start(NAME, host.options(postgresql=database), host.output)
+        deadline = time.monotonic() + 30
+        while "pg_dump" not in cluster.psql("SELECT application_name FROM pg_stat_activity", dbname="postgres"):
+            assert time.monotonic() < deadline
+        os.kill(pid, signal.SIGKILL)
+        wait(pid, host.output)
+        assert nobody_writes(host.backups)
 
 
 # ------------------------------------------------------------------------------------------------------ a real Synapse
