@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _files, _venv_build
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._probes import venv_proof
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._releases import MANIFEST, Manifest
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import SynapseError
 
@@ -193,3 +194,50 @@ def test_a_rename_that_fails_leaves_what_was_there(
     assert (by_hand / "venv/mine").read_text() == "x"
     assert sorted(os.listdir(by_hand)) == ["releases", "venv"]
     assert os.listdir(by_hand / "releases") == []
+
+
+# ------------------------------------------------------------------------------------------------------------ outside
+
+
+def test_what_the_imports_alter_is_looked_at_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[str] = []
+    tree = _venv_build._venv_tree.inspect(str(folder / NAME))
+
+    def inspect(path: str) -> object:
+        looks.append(path)
+        return tree
+
+    monkeypatch.setattr(_venv_build._venv_tree, "inspect", inspect)
+    spent: list[str] = []
+    outside = _venv_build._Outside(str(folder / NAME), lambda: spent.append("cache"))
+    outside.start()
+    assert outside.tree() is tree
+    assert (len(looks), spent) == (1, ["cache"])
+    outside = _venv_build._Outside(str(folder / NAME), None)
+    outside.start()
+    (folder / NAME / "altered.py").write_text("x")
+    assert outside.tree() is tree
+    assert len(looks) == 3, "once beside the imports, and once after them"
+    assert _venv_build._Outside(str(folder / NAME), None).tree() is tree, (
+        "where nothing was started it is looked at now"
+    )
+
+
+def test_what_goes_wrong_outside_is_raised_when_it_is_asked_for(folder: Path) -> None:
+    def spent() -> t.NoReturn:
+        raise SynapseError("Cannot remove it.")
+
+    outside = _venv_build._Outside(str(folder / NAME), spent)
+    outside.start()
+    with pytest.raises(SynapseError, match="Cannot remove it"):
+        outside.tree()
+
+
+def test_a_check_in_a_process_of_its_own_tells_its_problems_or_that_it_died() -> None:
+    found = [{"id": "files_missing", "evidence": "x"}]
+    assert venv_proof.apart(lambda: found)() == found
+    (died,) = venv_proof.apart(lambda: os.kill(os.getpid(), 9) or [])()
+    assert died["id"] == "probe_died"
+    assert "signal 9" in died["evidence"]
+    (failed,) = venv_proof.apart(nothing)()
+    assert failed["id"] == "probe_died"
