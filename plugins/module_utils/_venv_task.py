@@ -73,12 +73,15 @@ class Task:
         runner: Callable[[Sequence[int]], Runner],
         fetcher: Callable[[Sources], Fetch],
         log: Callable[[str], object],
+        plugins: tuple[Plugin, ...] = (),
     ) -> None:
         self.options = options
         self.warnings: list[str] = []
         self._runner = runner
         self._fetcher = fetcher
         self._log = log
+        # Those of the environment that gives way, or those given in their stead.
+        self.plugins = self._given_plugins = plugins
         self._found: Interpreter | None = None
         self._adopted = ""
 
@@ -109,9 +112,9 @@ class Task:
         asked = ask(options, *texts)
         releases, names = _venv_build.releases_in(options.releases_path, options.path)
         live = _venv_build.live_at(run, options.path, releases, asked.version, self._named)
-        plugins = _plugins_at(live, releases)
-        if plugins:
-            asked = ask(options, *texts, plugins)
+        self.plugins = self._given_plugins or _plugins_at(live, releases)
+        if self.plugins:
+            asked = ask(options, *texts, self.plugins)
         wanted = _venv.Wanted(
             path=options.path,
             releases_path=options.releases_path,

@@ -409,10 +409,13 @@ def run(module: DiscreetModule) -> dict[str, t.Any]:
         module.warn(warning)
     trial = module.params["trial_path"]
     if module.check_mode and trial and not os.path.lexists(result.get("python", trial)):
-        places = {"path": os.path.join(trial, "venv"), "releases_path": os.path.join(trial, "releases")}
-        tried = Task(
-            dataclasses.replace(options, **places, activate=False), runner=runner, fetcher=fetcher, log=module.log
+        apart = dataclasses.replace(
+            options,
+            path=os.path.join(trial, "venv"),
+            releases_path=os.path.join(trial, "releases"),
+            activate=False,
         )
+        tried = Task(apart, runner=runner, fetcher=fetcher, log=module.log, plugins=task.plugins)
         result["trial_python"] = tried.run(apply=True)["python"]
     return result
 

@@ -117,6 +117,14 @@ def test_a_plugin_is_carried_without_activation_and_after_somebody_else_s_switch
     assert fates(switched) == {"light-auth": (True, "")}
 
 
+def test_the_trial_of_check_mode_has_the_plugins_too(site: Site) -> None:
+    by_hand(site, "light-auth==1.1")
+    place_uv(site.root / "host/trial/releases")
+    predicted = site.run(check=True, trial_path=str(site.root / "host/trial"))
+    assert fates(predicted) == {"light-auth": (True, "")}
+    assert list(Path(predicted["trial_python"]).parents[1].glob("lib/*/site-packages/light_auth.py"))
+
+
 def test_the_configuration_names_plugins_that_nothing_else_gives_away(site: Site) -> None:
     by_hand(site, "light-store==2.0")
     (site.packages() / "loose_module.py").write_text("class Loose:\n    pass\n")
