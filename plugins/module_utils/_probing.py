@@ -67,7 +67,7 @@ def require_trusted(python: str) -> None:
         else:
             continue
         raise SynapseError(
-            f"{folder} {why}: root does not run what that user can change, with signing keys in hand. Name the "
+            f"{folder} {why}: root does not run what that user can change. Name the "
             "interpreter of a release that synapse_venv made."
         )
 

@@ -192,8 +192,8 @@ def _lacks(pin: Pin, bare: Sequence[Host], source: bool) -> list[Lack]:
         by_machines: dict[tuple[str, ...], list[str]] = {}
         for library, machines in by_library.items():
             by_machines.setdefault(tuple(machines), []).append(library)
-        for machines, libraries in by_machines.items():
-            found.append(Lack(pin.name, pin.version, pythons, machines, tuple(libraries), source))
+        for needed, libraries in by_machines.items():
+            found.append(Lack(pin.name, pin.version, pythons, needed, tuple(libraries), source))
     return found
 
 

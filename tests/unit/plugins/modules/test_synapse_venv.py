@@ -28,7 +28,7 @@ def test_every_argument_is_documented_with_the_same_type_and_default() -> None:
 
 
 def test_every_argument_is_read() -> None:
-    assert set(Options.__dataclass_fields__) == set(synapse_venv.ARGUMENTS)
+    assert {*Options.__dataclass_fields__, "trial_path"} == set(synapse_venv.ARGUMENTS)
 
 
 def test_addresses_that_may_hold_a_password_are_not_logged() -> None:
