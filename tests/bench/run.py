@@ -51,6 +51,7 @@ PLAYBOOKS = {
 }
 DRIVER = "/opt/bench/on_host.py"
 PAYLOADS = "/opt/bench/payloads"
+POLLER = "/opt/bench/poller.py"
 LOCK_ON_HOST = "/opt/bench/requirements.txt"
 # pip keeps what it downloads only where the package index lets it; a folder of wheels is its best case anywhere. It
 # lies in the cache that outlives the container.
@@ -264,6 +265,46 @@ def measure_deploy(controller: Controller, times: int) -> Iterator[Row]:
     say(f"plain runs on the host: {dict(counted['plain'])}")
 
 
+def unreachable_during(container: Container, action: t.Callable[[], object]) -> float:
+    """Return for how many seconds the server did not answer while ``action`` ran, and until it answered again."""
+    stop = "/tmp/bench-over"
+    container.run("rm", "-f", stop)
+    container.put(POLLER, (HERE / "poller.py").read_text(encoding="utf-8"))
+    command = ["docker", "exec", container.name, "python3", POLLER, "8008", stop]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as poller:
+        time.sleep(1)
+        try:
+            action()
+        finally:
+            container.run("touch", stop)
+        answer, _errors = poller.communicate(timeout=660)
+    return float(answer)
+
+
+def measure_downtime(controller: Controller, times: int) -> Iterator[Row]:
+    """Measure for how long a server does not answer while its release is exchanged, against a plain restart.
+
+    Both releases are built beforehand, as they are when the switch comes; they differ in one package.
+    """
+    container = controller.container
+    restart = ["sh", "-c", "systemctl restart matrix-synapse"]
+    ours, theirs = [], []
+    for turn in range(2 * times + 2):
+        more = {"synapse_extra_packages": ["matrix-synapse-ldap3==0.4.0"] if turn % 2 == 0 else []}
+        extra = ("--extra-vars", json.dumps({**more, "synapse_canary": 0}))
+
+        def upgrade(extra: tuple[str, str] = extra) -> None:
+            controller.play("matrix_fleet.synapse.upgrade", *extra, idle=False)
+
+        if turn < 2:
+            upgrade()
+            continue
+        ours.append(unreachable_during(container, upgrade))
+        theirs.append(unreachable_during(container, lambda: container.run(*restart)))
+        say(f"unreachable for {ours[-1]:.2f} s in an upgrade, {theirs[-1]:.2f} s in a restart")
+    yield compared("server unreachable during an upgrade / a plain restart", "<= 1.2", ours, theirs)
+
+
 def module(name: str, inside: bool = False, may_change: bool = False, **parameters: t.Any) -> dict[str, t.Any]:
     """Return the side that runs a module as the role does, apart from the given parameters."""
     argv = ["python3", DRIVER, f"{PAYLOADS}/??-{name}.py", json.dumps(parameters)]
@@ -389,7 +430,9 @@ def main() -> None:
     )
     parser.add_argument("--repetitions", type=int, default=3, help="how often each side of a deployment is run")
     parser.add_argument("--cold", action="store_true", help="build environments with empty caches as well")
-    parser.add_argument("--only", choices=["deploy", "builds", "modules", "walk"], help="measure nothing else")
+    parser.add_argument(
+        "--only", choices=["deploy", "builds", "modules", "downtime", "walk"], help="measure nothing else"
+    )
     parser.add_argument("--profile", action="store_true", help="also say where a no-change deployment spends its time")
     parser.add_argument("--keep", action="store_true", help="leave the container running")
     parser.add_argument("--kept", metavar="NAME", default="", help="measure on a container that an earlier run kept")
@@ -412,6 +455,7 @@ def main() -> None:
                 "deploy": measure_deploy(controller, options.repetitions),
                 "builds": measure_builds(controller, 2, options.cold),
                 "modules": measure_modules(container, 3 * options.repetitions),
+                "downtime": measure_downtime(controller, max(1, options.repetitions - 1)),
                 "walk": measure_walk(),
                 "fleet": [Row("wall time per host from 1 to 20 hosts", "linear", "not measured yet")],
             }
