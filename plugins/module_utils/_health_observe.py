@@ -362,7 +362,14 @@ def _documents(answers: Mapping[tuple[str, str], Answer]) -> dict[str, t.Any]:
 
 
 def _hopeless(checks: list[Check], failing_since: dict[tuple[str, str], float], now: float) -> bool:
-    """Whether waiting longer mends nothing: some fault has outlived the patience that it deserves."""
+    """Whether waiting longer mends nothing: some fault has outlived the patience that it deserves.
+
+    While systemd is still starting the service, whoever answers in its place proves nothing: the start itself will
+    tell, with the server's own reason.
+    """
+    if any(check.name == "process" and not check.ok and check.patience is None for check in checks):
+        failing_since.clear()
+        return False
     current = {(check.name, check.target) for check in checks if not check.ok and check.patience is not None}
     for key in list(failing_since):
         if key not in current:

@@ -4,17 +4,20 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import os
 import pathlib
 import socket
 import subprocess
 import sys
+import threading
 import time
 import typing as t
 
 import pytest
 
-from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _health_observe
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _health, _health_observe
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._health import Listener, Process
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._health_observe import (
     Outcome,
@@ -93,6 +96,30 @@ def test_a_unit_that_is_starting_is_waited_for_until_the_time_is_over(closed_url
     assert 1.4 < taken < 6
     # Asking systemd is not free: it is asked now and then, not at every look.
     assert len([command for command in systemd.commands if command[0] == "systemctl"]) <= 6
+
+
+@pytest.fixture
+def stranger_url(tmp_path: pathlib.Path) -> t.Iterator[str]:
+    """A URL at which somebody else answers: 404 to everything."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_who_has_taken_the_port_does_not_end_the_wait_before_the_start_has_failed(
+    stranger_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the reason would be that of the stranger, and not the server's own."""
+    monkeypatch.setattr(_health, "_SETTLE", 0.0)
+    journal = (RECORDED / "journal-port.txt").read_text(encoding="utf-8")
+    outcome, _taken = look(
+        Systemd(STARTING, STARTING, FAILED, journals={"invocation": journal}), stranger_url, wait=True
+    )
+    assert outcome.checks[0].detail.startswith("the service has failed")
+    assert outcome.reason is not None
+    assert "Address already in use" in outcome.reason
 
 
 def test_old_failures_of_a_unit_that_runs_are_not_quoted(closed_url: str) -> None:
