@@ -325,7 +325,7 @@ def constants(source: str) -> tuple[int | None, int | None]:
     found: dict[str, int] = {}
     try:
         body = ast.parse(source).body
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two of what is nested too deeply
         return None, None
     for node in body:
         target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)

@@ -330,6 +330,8 @@ def test_what_is_known_of_a_version(version: str, schema: int | None) -> None:
         ("SCHEMA_VERSION = True\n", (None, None)),
         ("this is (not python", (None, None)),
         ("\0", (None, None)),
+        pytest.param("-" * 200_000 + "1", (None, None), id="nested too deeply"),
+        pytest.param("x = " + "+".join(["1"] * 100_000), (None, None), id="added too often"),
     ],
 )
 def test_constants(source: str, expected: tuple[int | None, int | None]) -> None:
