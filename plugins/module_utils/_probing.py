@@ -7,15 +7,17 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import stat
 import tempfile
 import typing as t
 
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _files
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import Account, SynapseError
 
-__all__ = ["account_for", "require_trusted", "scratch"]
+__all__ = ["account_for", "as_named", "require_trusted", "scratch"]
 
 _WRITABLE = 0o022
+_LINKS = 40  # as the kernel (path_resolution(7))
 
 
 def _folders(python: str) -> tuple[str, str]:
@@ -44,6 +46,20 @@ def account_for(user: str | None, python: str | None) -> Account | None:
             except SynapseError:  # a number that the host has no name for
                 return Account(status.st_uid, status.st_gid)
     return None
+
+
+def as_named(path: str) -> tuple[str, os.stat_result]:
+    """Return what root's own links at the end of a path lead to, and who owns that.
+
+    Another's link is not followed: whoever could make it must not choose as whom root has the rest opened. Raises
+    ``OSError``.
+    """
+    for _link in range(_LINKS):
+        status = os.lstat(path)
+        if not stat.S_ISLNK(status.st_mode) or status.st_uid != 0:
+            break
+        path = os.path.join(os.path.dirname(path), os.readlink(path))
+    return path, status
 
 
 def require_trusted(python: str) -> None:

@@ -228,6 +228,7 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils._module impor
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._probes import database_backup as probe
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._probing import (
     account_for,
+    as_named,
     require_trusted,
     scratch,
 )
@@ -540,13 +541,12 @@ def account_of(host: Host) -> Account | None:
             require_trusted(host.python)
         return account
     try:
-        # Of a link, its own owner: whoever could make the link must not choose as whom it is read.
-        status = os.lstat(host.database)
+        path, status = as_named(host.database)
     except OSError:
         return None
     if status.st_uid != 0:
         return Account(status.st_uid, status.st_gid)
-    trusted(os.path.dirname(host.database), _NAME_THE_USER)
+    trusted(os.path.dirname(path), _NAME_THE_USER)
     return None
 
 
@@ -562,7 +562,7 @@ def find_sqlite(host: Host) -> Source:
         raise SynapseError(f"{host.database} is not a file: name the server's SQLite database in 'database'.")
     log = 0
     with contextlib.suppress(OSError):
-        log = os.stat(f"{host.database}-wal").st_size
+        log = os.stat(f"{os.path.realpath(host.database)}-wal").st_size
     return Source(status.st_size > 0, status.st_size + log)
 
 
@@ -812,7 +812,9 @@ def restore_commands(host: Host, account: Account | None, path: str, sha256: str
         except KeyError:
             user = str(account.uid)
     if host.engine == "sqlite":
-        return _backup.sqlite_restore(path, sha256, database=host.database, user=user, unit=host.params["unit"])
+        # Where it really lies: a link to it stays one.
+        database = os.path.realpath(host.database)
+        return _backup.sqlite_restore(path, sha256, database=database, user=user, unit=host.params["unit"])
     return _backup.postgresql_restore(
         path,
         sha256,

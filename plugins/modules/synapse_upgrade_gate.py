@@ -246,7 +246,12 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _backu
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._health_observe import installed_version
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._module import DiscreetModule
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._probes import database_state as probe
-from ansible_collections.matrix_fleet.synapse.plugins.module_utils._probing import account_for, require_trusted, scratch
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._probing import (
+    account_for,
+    as_named,
+    require_trusted,
+    scratch,
+)
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._releases import MARKER
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import (
     Account,
@@ -390,7 +395,7 @@ class Gate:
                     raise
         if os.geteuid() == 0 and self.params["database"] is not None:
             with contextlib.suppress(OSError):
-                status = os.stat(self.params["database"])
+                status = as_named(self.params["database"])[1]
                 if status.st_uid != 0:
                     return Account(status.st_uid, status.st_gid)
         return account_for(None, python)
@@ -464,7 +469,7 @@ class Gate:
         database = None
         if answer is not None and answer["database"] is not None:
             database = _gate.Database.of(engine, where, answer["database"])
-        folder = os.path.dirname(os.path.abspath(params["database"])) if params["database"] is not None else None
+        folder = os.path.dirname(os.path.realpath(params["database"])) if params["database"] is not None else None
         return _gate.Observed(
             self.target(answer if own else None, problem),
             code_of(params["current_python"]) if params["current_python"] is not None else None,

@@ -554,6 +554,20 @@ def test_without_a_user_the_owner_of_the_database_opens_it(host: Host) -> None:
     assert "Name the user" in host.refused(user=None)
 
 
+@as_root
+def test_of_roots_own_link_whoever_it_leads_to_opens_the_database(host: Host) -> None:
+    host.make_database(1)
+    link = host.folder / "homeserver.db"
+    link.symlink_to(host.database)
+    result = host.ok(user=None, database=str(link))
+    assert f"runuser -u {USER} --" in result["restore"][-1]
+    restore(result)
+    assert link.is_symlink()
+    assert len(host.rows(link)) == 1
+    shutil.chown(host.database, 0)
+    assert "Name the user" in host.refused(user=None, database=str(link))
+
+
 # ------------------------------------------------------------------------------------------------------- interruptions
 
 

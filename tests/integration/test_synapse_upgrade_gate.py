@@ -135,6 +135,34 @@ def test_what_a_crash_left_in_the_log_counts(database: pathlib.Path, folder: pat
     assert listing(copy.parent) == before
 
 
+def test_of_a_link_what_lies_beside_the_file_counts(database: pathlib.Path, folder: pathlib.Path, gate: Gate) -> None:
+    link = folder / "elsewhere.db"
+    link.symlink_to(database)
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        connection.execute("UPDATE schema_compat_version SET compat_version = 200")
+        connection.commit()
+        before = listing(database.parent)
+        assert set(before) == {"homeserver.db", "homeserver.db-wal", "homeserver.db-shm"}
+        seen = gate(database=link)["database"]
+        assert seen["compat_version"] == 200
+        assert seen["size"] == sum(before[name][1] for name in ("homeserver.db", "homeserver.db-wal"))
+        assert listing(database.parent) == before
+
+
+@as_root
+def test_whoever_makes_a_link_does_not_choose_as_whom_the_database_is_read(
+    database: pathlib.Path, folder: pathlib.Path, gate: Gate
+) -> None:
+    for path in (database, database.parent):
+        os.chown(path, NOBODY, NOBODY)
+    database.chmod(0o600)
+    link = folder / "elsewhere.db"
+    link.symlink_to(database)
+    assert gate(database=link)["allowed"]
+    os.chown(link, NOBODY - 1, NOBODY - 1, follow_symlinks=False)
+    assert found(gate(database=link)) == {"database_unreachable": "error"}
+
+
 def test_a_database_that_does_not_exist_is_not_made(folder: pathlib.Path, gate: Gate) -> None:
     result = gate(database=folder / "homeserver.db")
     assert found(result) == {"database_missing": "info"}

@@ -128,8 +128,9 @@ class Sqlite:
     def __init__(self, path: str, scratch: str) -> None:
         import sqlite3
 
-        self.path = path
-        self.connection = sqlite3.connect(uri(path, scratch), uri=True, timeout=WAIT)
+        # Of a link, SQLite keeps the other files beside what it leads to.
+        self.path = os.path.realpath(path)
+        self.connection = sqlite3.connect(uri(self.path, scratch), uri=True, timeout=WAIT)
         self.settings: dict[str, Any] = {"name": "sqlite3", "args": {"database": path}}
 
     def rows(self, statement: str) -> list[tuple[Any, ...]]:

@@ -84,3 +84,26 @@ def test_a_full_disk_is_told_and_leaves_no_folder(tmp_path: pathlib.Path, monkey
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(SynapseError, match="/not/there"), _probing.scratch("/not/there", None):
         pytest.fail("there is no folder")
+
+
+@needs_root
+def test_roots_own_links_are_followed_and_those_of_others_are_theirs(tmp_path: pathlib.Path) -> None:
+    for name, leads_to in {"first": "second", "second": "others", "others": "file"}.items():
+        (tmp_path / name).symlink_to(leads_to)
+    (tmp_path / "file").touch()
+    assert _probing.as_named(str(tmp_path / "first"))[0] == str(tmp_path / "file")
+    os.chown(tmp_path / "file", NOBODY_KNOWN, NOBODY_KNOWN)
+    assert _probing.as_named(str(tmp_path / "first"))[1].st_uid == NOBODY_KNOWN
+    os.chown(tmp_path / "file", 0, 0)
+    os.chown(tmp_path / "others", NOBODY_KNOWN, NOBODY_KNOWN, follow_symlinks=False)
+    path, status = _probing.as_named(str(tmp_path / "first"))
+    assert (path, status.st_uid) == (str(tmp_path / "others"), NOBODY_KNOWN)
+
+
+@needs_root
+def test_links_that_lead_nowhere_end(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "circle").symlink_to("circle")
+    assert _probing.as_named(str(tmp_path / "circle"))[1].st_uid == 0
+    (tmp_path / "dangling").symlink_to("nothing")
+    with pytest.raises(FileNotFoundError):
+        _probing.as_named(str(tmp_path / "dangling"))
