@@ -66,7 +66,9 @@ _PARTIAL_NAME = re.compile(rf"\.({_DATA})(\.json)?\.[0-9a-f]{{16}}\.partial")
 _COPY_NAME = re.compile(r"\.copy-[0-9a-f]{16}")
 _VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+!_-]{0,63}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_SECRET_ARGUMENT = re.compile(r"(?i)password|passwd|passphrase|secret|token")
+# Of libpq 18 the keys of SCRAM, which are as good as a password; of psycopg2 a whole connection string.
+_SECRET_ARGUMENT = re.compile(r"(?i)password|passwd|passphrase|secret|token|^scram_.*_key$|^dsn$")
+_OPTIONS_FOR = {"dsn": "its parts, with the password as postgresql.password or in postgresql.passfile,"}
 _MIB = 1024 * 1024
 # What a file system needs for itself, and what the server writes while the copy is made.
 _MARGIN = 16 * _MIB
@@ -294,9 +296,10 @@ def connection_of(postgresql: Mapping[str, t.Any]) -> Connection:
     args = {name: value for name, value in (postgresql.get("args") or {}).items() if not name.startswith("cp_")}
     for name in secret_arguments(args):
         option = f"postgresql.{name}" if name in {"password", "sslpassword"} else "postgresql.passfile"
+        wanted = _OPTIONS_FOR.get(name, f"it as {option}")
         raise SynapseError(
-            f"postgresql.args holds {name}, and would show it wherever Ansible shows a task's arguments: give it as "
-            f"{option} instead."
+            f"postgresql.args holds {name}, and would show it wherever Ansible shows a task's arguments: give {wanted} "
+            "instead."
         )
     given = {name: value for name, value in postgresql.items() if name != "args" and value is not None}
     request = {**args, **given}

@@ -224,12 +224,19 @@ def test_a_connection_is_shown_without_its_secrets() -> None:
     assert command[-1].endswith("passfile='/tmp/x y' service=synapse")
 
 
-@pytest.mark.parametrize("name", ["password", "sslpassword", "PGPassword", "oauth_client_secret", "token"])
+@pytest.mark.parametrize(
+    "name", ["password", "sslpassword", "PGPassword", "oauth_client_secret", "token", "scram_client_key", "dsn"]
+)
 def test_a_secret_among_the_arguments_is_refused(name: str) -> None:
     with pytest.raises(SynapseError) as caught:
         _backup.connection_of({"args": {name: "the-value"}})
     assert "the-value" not in caught.value.msg
     assert _backup.secret_arguments({name: "the-value", "sslmode": "x"}) == {name: "the-value"}
+
+
+def test_of_a_connection_string_its_parts_are_asked_for() -> None:
+    with pytest.raises(SynapseError, match=r"holds dsn.* give its parts, .*postgresql\.passfile, instead\.$"):
+        _backup.connection_of({"args": {"dsn": "host=db password=the-value"}})
 
 
 def test_a_password_is_escaped_for_its_file() -> None:
