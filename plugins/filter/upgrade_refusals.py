@@ -17,7 +17,7 @@ options:
     type: dict
     required: true
   hosts:
-    description: The hosts that are to be upgraded.
+    description: All hosts of the inventory.
     type: list
     elements: str
     required: true
@@ -26,7 +26,7 @@ options:
 EXAMPLES = r"""
 - name: Refuse an order that cannot be
   ansible.builtin.assert:
-    that: order | matrix_fleet.synapse.upgrade_refusals(ansible_play_hosts_all) | length == 0
+    that: order | matrix_fleet.synapse.upgrade_refusals(groups.all) | length == 0
   vars:
     order:
       synapse_canary: 1

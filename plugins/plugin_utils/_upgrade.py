@@ -18,21 +18,24 @@ _SHARE = re.compile(r"^(100|[1-9][0-9]?)%$")
 def upgrade_refusals(settings: Mapping[str, t.Any], hosts: Collection[str]) -> list[str]:
     """Return why an upgrade cannot be carried out in this order, in words; empty where it can.
 
-    ``settings`` holds synapse_canary, synapse_batch and synapse_rollback; ``hosts`` are all that were named.
+    ``settings`` holds synapse_canary, synapse_batch and synapse_rollback; ``hosts`` are all of the inventory, because
+    what is set there holds for a run that is limited to some of them, too.
     """
     refusals = []
     canary, batches = settings["synapse_canary"], settings["synapse_batch"]
     if isinstance(canary, str) and canary.isdecimal():  # as it comes from a command line
         canary = int(canary)
     if isinstance(canary, int) and not isinstance(canary, bool):
-        if not 0 <= canary <= len(hosts):
-            refusals.append(f"synapse_canary is {canary}: allowed is a number from 0 to {len(hosts)}, or hosts' names.")
+        if canary < 0:
+            refusals.append(
+                f"synapse_canary is {canary}: allowed is a number of hosts from 0, or a list of their names."
+            )
     elif not isinstance(canary, list):
         refusals.append(f"synapse_canary is {canary!r}: allowed is a number of hosts, or a list of their names.")
     else:
         strangers = [str(name) for name in canary if name not in hosts]
         if strangers:
-            refusals.append(f"synapse_canary names {', '.join(strangers)}: allowed are hosts that are to be upgraded.")
+            refusals.append(f"synapse_canary names {', '.join(strangers)}: allowed are hosts of the inventory.")
     if not isinstance(batches, list) or not batches:
         refusals.append(f"synapse_batch is {batches!r}: allowed is a list such as [1, 25%, 100%].")
     else:
@@ -62,7 +65,9 @@ def upgrade_lines(
         if host in away:
             line = "out of reach, nothing was done"
         elif host in failed:
-            reason = str((known.get("_synapse_failure") or {}).get("msg") or "see above").strip()
+            # What a rollback said, or what failed without anything to roll back.
+            told = known.get("_synapse_failure") or {}, known.get("ansible_failed_result") or {}
+            reason = next((str(one["msg"]).strip() for one in told if one.get("msg")), "see above")
             line = f"FAILED: {reason}"
         elif host in proven:
             line = _outcome(known, predicted)
@@ -77,6 +82,8 @@ def _outcome(known: Mapping[str, t.Any], predicted: bool) -> str:
     release = str((known.get("_synapse_environment") or {}).get("release", ""))
     if not gate.get("target"):
         begun = (known.get("_synapse_switched") or {}).get("pending")
+        if begun and predicted:
+            return f"{release or 'everything'} would be in place, with what changes beside it or was left open"
         done = "with what had changed beside it or was left open" if begun else "nothing to do"
         return f"{release or 'everything'} is in place, {done}" + ("" if predicted else ", proven healthy")
     before = (gate.get("current") or {}).get("version") or "an environment that says no version"

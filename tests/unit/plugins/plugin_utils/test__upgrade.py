@@ -18,9 +18,9 @@ GATE = {"current": {"version": "1.150.0"}, "target": {"version": "1.163.2"}}
         ("synapse_canary", 2, None),
         ("synapse_canary", ["b"], None),
         ("synapse_canary", "2", None),
-        ("synapse_canary", "3", "from 0 to 2"),
-        ("synapse_canary", 3, "from 0 to 2"),
-        ("synapse_canary", -1, "from 0 to 2"),
+        ("synapse_canary", "3", None),
+        ("synapse_canary", 3, None),
+        ("synapse_canary", -1, "from 0,"),
         ("synapse_canary", True, "a number of hosts"),
         ("synapse_canary", "b", "a number of hosts"),
         ("synapse_canary", ["c"], "names c"),
@@ -66,6 +66,7 @@ def test_an_order_that_cannot_be_is_refused(setting: str, value: object, words: 
         ),
         ({"_synapse_gate": {**GATE, "current": {}}}, "proven", "h: an environment that says no version -> 1.163.2, "),
         ({"_synapse_failure": {"msg": " Prove: no. "}}, "failed", "h: FAILED: Prove: no."),
+        ({"_synapse_failure": {"skipped": True}, "ansible_failed_result": {"msg": "no"}}, "failed", "h: FAILED: no"),
         ({}, "failed", "h: FAILED: see above"),
         ({}, "away", "h: out of reach, nothing was done"),
         ({}, "", "h: untouched, because a server before it was not proven"),
@@ -77,8 +78,15 @@ def test_what_an_upgrade_came_to(known: dict[str, t.Any], where: str, line: str)
     assert said.startswith(line)
 
 
-def test_check_mode_says_what_would_be() -> None:
-    known = {"h": {"_synapse_gate": GATE}}
-    assert upgrade_lines(known, ["h"], proven=["h"], failed=[], away=[], predicted=True) == [
-        "h: would go 1.150.0 -> 1.163.2"
-    ]
+@pytest.mark.parametrize(
+    ("known", "line"),
+    [
+        ({"_synapse_gate": GATE}, "h: would go 1.150.0 -> 1.163.2"),
+        (
+            {"_synapse_switched": {"pending": True}, "_synapse_environment": {"release": "1.163.2-ab"}},
+            "h: 1.163.2-ab would be in place, with what changes beside it or was left open",
+        ),
+    ],
+)
+def test_check_mode_says_what_would_be(known: dict[str, t.Any], line: str) -> None:
+    assert upgrade_lines({"h": known}, ["h"], proven=["h"], failed=[], away=[], predicted=True) == [line]
