@@ -17,6 +17,7 @@ import pwd
 import re
 import secrets
 import stat
+import tempfile
 import typing as t
 from dataclasses import dataclass
 
@@ -31,6 +32,7 @@ __all__ = [
     "discard",
     "exchange",
     "make_directory",
+    "nameless",
     "own",
     "parse_mode",
     "publish",
@@ -350,6 +352,26 @@ def write(path: str, data: bytes | t.Iterable[bytes], *, ownership: Ownership = 
     Raises ``SynapseError``; the old file is then still in place.
     """
     publish(stage(path, data, ownership=ownership, mode=mode), path)
+
+
+@contextlib.contextmanager
+def nameless(data: bytes, *, ownership: Ownership = KEEP) -> t.Iterator[int]:
+    """Give the descriptor of a file with mode 0600 that has no name, so that it goes even with a killed process.
+
+    Whoever inherits it opens it anew as ``/proc/self/fd/NUMBER``. Raises ``SynapseError``.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stream = stack.enter_context(tempfile.TemporaryFile(buffering=0))
+            own(stream.fileno(), ownership)
+            if stream.write(data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise SynapseError(
+                f"Cannot write to the folder for temporary files: {describe(tempfile.gettempdir(), error)}."
+                f"{_advice(error)}"
+            ) from error
+        yield stream.fileno()
 
 
 def make_directory(path: str, *, ownership: Ownership = KEEP, mode: int) -> bool:

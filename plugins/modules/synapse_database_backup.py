@@ -54,7 +54,8 @@ options:
       password:
         description:
           - Its password. O(postgresql.passfile) keeps it out of the task.
-          - On the host it is only ever in a file that O(user) alone can read, for as long as the dump takes.
+          - On the host it is only ever in a file without a name that O(user) alone can read, for as long as the dump
+            takes.
         type: str
       sslpassword:
         description: The password of the client's private key, the file of libpq's C(sslkey).
@@ -230,7 +231,6 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils._probing impo
     account_for,
     as_named,
     require_trusted,
-    scratch,
 )
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import (
     TIMED_OUT,
@@ -316,10 +316,11 @@ class Host:
         *,
         given: t.Mapping[int, int] | None = None,
         env: t.Mapping[str, str] | None = None,
+        kept: t.Sequence[int] = (),
         timeout: float | None = None,
     ) -> CommandResult:
-        """Run a command with descriptors of this process as its standard streams."""
-        return module_runner(self.module, streams=given, ends_with_us=True)(
+        """Run a command with descriptors of this process as its standard streams; ``kept`` keep their numbers."""
+        return module_runner(self.module, pass_fds=kept, streams=given, ends_with_us=True)(
             argv,
             env={"LC_ALL": "C", **(env or {})},
             cwd="/",
@@ -703,30 +704,27 @@ def find_tools(host: Host, account: Account | None) -> t.Iterator[_backup.Tools]
 
 
 @contextlib.contextmanager
-def secret_files(host: Host, account: Account | None) -> t.Iterator[tuple[str | None, dict[str, str]]]:
-    """Give the password file for ``account`` and the environment that names the rest; both are gone afterwards.
+def secret_files(host: Host, account: Account | None) -> t.Iterator[tuple[list[int], str | None, dict[str, str]]]:
+    """Give what ``account`` has to inherit: the password file, and the environment that names the rest.
 
-    They lie in a folder of root's own: whom they are for can read them, but not put anything in their place.
+    They have no name: nobody else can open them, and they go with this process and the one that inherits them.
     """
     connection = t.cast("_backup.Connection", host.connection)
-    if connection.password is None and connection.sslpassword is None:
-        yield None, {}
-        return
     ownership = _files.KEEP if account is None else _files.Ownership(account.uid, account.gid)
-    with scratch(None, None) as folder:
-        os.chmod(folder, _FOLDER_MODE)
-        passfile, env = None, {}
+    kept: list[int] = []
+    passfile, env = None, {}
+
+    def file_of(text: str) -> str:
+        data = text.encode("utf-8", "surrogateescape")
+        kept.append(files.enter_context(_files.nameless(data, ownership=ownership)))
+        return f"/proc/self/fd/{kept[-1]}"
+
+    with contextlib.ExitStack() as files:
         if connection.password is not None:
-            passfile = os.path.join(folder, "pgpass")
-            line = _backup.passfile_line(connection.password)
-            _files.write(passfile, line.encode("utf-8", "surrogateescape"), ownership=ownership, mode=_FILE_MODE)
+            passfile = file_of(_backup.passfile_line(connection.password))
         if connection.sslpassword is not None:
-            env["PGSERVICEFILE"] = os.path.join(folder, "services")
-            text = _backup.service_text(_SERVICE, {"sslpassword": connection.sslpassword})
-            _files.write(
-                env["PGSERVICEFILE"], text.encode("utf-8", "surrogateescape"), ownership=ownership, mode=_FILE_MODE
-            )
-        yield passfile, env
+            env["PGSERVICEFILE"] = file_of(_backup.service_text(_SERVICE, {"sslpassword": connection.sslpassword}))
+        yield kept, passfile, env
 
 
 def dump_postgresql(host: Host, account: Account | None, name: str, source: Source) -> Made:
@@ -736,10 +734,10 @@ def dump_postgresql(host: Host, account: Account | None, name: str, source: Sour
     done = False
     try:
         try:
-            with secret_files(host, account) as (passfile, env):
+            with secret_files(host, account) as (kept, passfile, env):
                 service = _SERVICE if env else None
                 command = _backup.dump_command(tools, connection, passfile=passfile, service=service)
-                ended = host.command(command, account, given={1: handle}, env=env)
+                ended = host.command(command, account, given={1: handle}, env=env, kept=kept)
         finally:
             os.close(handle)
         if ended.rc == TIMED_OUT:

@@ -961,6 +961,23 @@ def test_a_dump_that_waits_ends_with_the_run_that_was_killed(
         assert nobody_writes(host.backups)
 
 
+def test_a_dump_that_is_killed_leaves_no_password(
+    host: Host, cluster: postgresql.Cluster, database: dict[str, t.Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = host.folder / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    settings = {**cluster.settings_with_password, "dbname": database["dbname"], "sslpassword": "of-a-key"}
+    with locked(cluster, database):
+        pid = start(NAME, host.options(postgresql=settings), host.output)
+        deadline = time.monotonic() + 30
+        while "pg_dump" not in cluster.psql("SELECT application_name FROM pg_stat_activity", dbname="postgres"):
+            assert time.monotonic() < deadline
+        os.kill(pid, signal.SIGKILL)
+        wait(pid, host.output)
+    assert [path for path in temporary.rglob("*") if path.is_file()] == []
+
+
 # ------------------------------------------------------------------------------------------------------ a real Synapse
 
 

@@ -311,3 +311,32 @@ def test_a_file_system_without_folder_sync_is_good_enough(tmp_path: Path, monkey
 
     monkeypatch.setattr(os, "fsync", unsupported)
     _files.sync_directory(str(tmp_path))
+
+
+def test_a_file_without_a_name_is_opened_by_its_number_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with _files.nameless(b"a secret") as handle:
+        status = os.fstat(handle)
+        assert (stat.S_IMODE(status.st_mode), status.st_nlink, os.listdir(tmp_path)) == (0o600, 0, [])
+        assert Path(f"/proc/self/fd/{handle}").read_bytes() == b"a secret"
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(handle)
+
+
+@as_root
+def test_a_file_without_a_name_is_given_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with _files.nameless(b"a secret", ownership=Ownership(12345, 54321)) as handle:
+        status = os.fstat(handle)
+        assert (status.st_uid, status.st_gid) == (12345, 54321)
+
+
+def test_no_room_for_a_file_without_a_name_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    with (
+        pytest.raises(SynapseError, match=r"folder for temporary files: .*missing: No such file"),
+        _files.nameless(b""),
+    ):
+        pass
