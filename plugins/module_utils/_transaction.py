@@ -136,11 +136,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class Journal:
-    """What the files were when the last proven state was left. ``first`` says that there was no such state."""
+    """What the files were when the last proven state was left. ``first`` says that there was no such state.
+
+    ``reverts`` says that it was left by going back by hand: what was there before is then what is to be left.
+    """
 
     opened: str
     first: bool
     entries: tuple[Entry, ...] = ()
+    reverts: bool = False
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -153,6 +157,7 @@ class Journal:
             "version": VERSION,
             "opened": self.opened,
             "first": self.first,
+            **({"reverts": True} if self.reverts else {}),
             "items": [
                 {
                     "path": entry.path,
@@ -222,7 +227,8 @@ def journal_from(data: t.Any, contents: t.Callable[[str], bytes]) -> Journal:
     if data["version"] != VERSION:
         raise ValueError(f"its format is {data['version']!r}, this collection knows {VERSION}")
     entries = tuple(_entry_from(item, contents) for item in _typed(data, "items", list))
-    return Journal(_typed(data, "opened", str), _typed(data, "first", bool), entries)
+    reverts = _typed(data, "reverts", bool) if "reverts" in data else False
+    return Journal(_typed(data, "opened", str), _typed(data, "first", bool), entries, reverts)
 
 
 def check_items(items: t.Sequence[Item], reserved: str | None = None) -> None:
@@ -409,28 +415,50 @@ def _was_there(item: Item, found: Found, saved: Entry | None) -> bool:
     return (found.kind if saved is None else saved.kind) != "absent"
 
 
-def reverting(journals: t.Sequence[Journal], path: str, now: Found) -> tuple[Item, ...]:
+def reverting(
+    journals: t.Sequence[Journal], path: str, now: Found, unfinished: Journal | None = None
+) -> tuple[Item, ...]:
     """Return the items that take back every transaction up to the newest one that changed ``path``.
 
-    ``journals`` are the open one, if any, and the committed ones, newest first; ``now`` is what lies at ``path``. A
-    folder that a link replaced is not moved back: the link leads to where it is kept, so that it is one rename again.
+    ``journals`` are the committed ones, newest first; ``now`` is what lies at ``path``. A folder that a link replaced
+    is not moved back: the link leads to where it is kept, so that it is one rename again. ``unfinished`` is the open
+    journal: what it changed at ``path`` is what is taken back, unless it is of a run that was going back itself and
+    was interrupted. Such a run is finished.
 
     Raises ``SynapseError`` where there is nothing to go back to.
     """
     before: dict[str, Entry] = {}
+    left = now.target
+    if unfinished is not None:
+        before.update({entry.path: entry for entry in unfinished.entries if not entry.minted})
+        mark = before.get(path)
+        if mark is not None and not unfinished.reverts:
+            if mark.kind == "absent":
+                raise _nowhere(path)
+            return _items_of(before)
+        if mark is not None:
+            left = _leads_to(before.pop(path))
     for journal in journals:
         before.update({entry.path: entry for entry in journal.entries if not entry.minted})
         mark = next((entry for entry in journal.entries if entry.path == path), None)
-        if mark is None or _leads_to(mark) == now.target:
+        if mark is None or _leads_to(mark) == left:
             continue
         if mark.kind == "absent":
             break
-        items = (_item_of(entry) for entry in before.values())
-        return tuple(item for item in items if item is not None)
-    raise SynapseError(
+        return _items_of(before)
+    raise _nowhere(path)
+
+
+def _nowhere(path: str) -> SynapseError:
+    return SynapseError(
         f"There is nothing to go back to: no transaction is remembered in which {path} was changed from something that "
         "served before. Name the version to go to instead. Nothing was changed."
     )
+
+
+def _items_of(entries: t.Mapping[str, Entry]) -> tuple[Item, ...]:
+    items = (_item_of(entry) for entry in entries.values())
+    return tuple(item for item in items if item is not None)
 
 
 def _leads_to(entry: Entry) -> str | None:

@@ -43,6 +43,8 @@ options:
         transaction open.
       - V(reverted) goes back to what was there before the newest change of O(until), all that was changed with it and
         since included, as a transaction of its own, which is open until it is committed or rolled back.
+        Where a transaction that changed O(until) is open, it is that one which is taken back; one that was going back
+        itself and was interrupted is finished.
         What a link leads to must still be there.
     type: str
     choices: [present, committed, rolled_back, reverted]
@@ -52,6 +54,13 @@ options:
       - For O(state=reverted), the path whose newest change is to be taken back, such as the link to the live release.
       - What the backups in O(transaction) do not remember cannot be taken back, see O(keep_backups).
     type: path
+  close:
+    description:
+      - Whether O(state=rolled_back) closes the transaction.
+      - With V(false) it stays open, so that a run which is interrupted before the server was started anew leaves
+        RV(pending) to the next one. Once it was, ask for O(state=rolled_back) again.
+    type: bool
+    default: true
   transaction:
     description:
       - Folder for what has to be remembered to go back. It is made where it is missing, with mode V(0700).
@@ -580,7 +589,9 @@ def present(module: DiscreetModule, store: Store | None) -> dict[str, t.Any]:
     return switched(module, store, items)
 
 
-def switched(module: DiscreetModule, store: Store | None, items: t.Sequence[Item]) -> dict[str, t.Any]:
+def switched(
+    module: DiscreetModule, store: Store | None, items: t.Sequence[Item], *, reverts: bool = False
+) -> dict[str, t.Any]:
     """Make what lies there what ``items`` say, within the transaction if there is one."""
     _transaction.check_items(items, None if store is None else store.folder)
     journal = store.load() if store is not None and store.trusted() else None
@@ -593,6 +604,8 @@ def switched(module: DiscreetModule, store: Store | None, items: t.Sequence[Item
     ]
     changes = _transaction.plan(items, found, uid=os.geteuid(), gid=os.getegid())
     after = None if store is None else _transaction.journal_with(journal, changes, found, items, timestamp())
+    if after is not None and (reverts or changes):
+        after = dataclasses.replace(after, reverts=reverts)
     backup = None
     if (changes or after != journal) and not module.check_mode:
         backup = apply(changes, store, after, journal, module.params["keep_backups"])
@@ -615,15 +628,19 @@ def switched(module: DiscreetModule, store: Store | None, items: t.Sequence[Item
 def reverted(module: DiscreetModule, store: Store) -> dict[str, t.Any]:
     """Go back to before the newest change of one path, as a transaction of its own."""
     path = module.params["until"]
-    journals = store.history() if store.trusted() else ()
-    items = _transaction.reverting(tuple(journals), path, look(path))
+    journals = tuple(store.history()) if store.trusted() else ()
+    unfinished = store.load() if journals else None
+    committed_ones = journals if unfinished is None else journals[1:]
+    items = _transaction.reverting(committed_ones, path, look(path), unfinished)
     for item in items:
         if item.state == "link" and not os.path.exists(os.path.join(os.path.dirname(item.path), item.target or "")):
             raise SynapseError(
                 f"{item.path} led to {item.target} before, which is not there any more: name the version to go to "
                 "instead, so that it is built anew. Nothing was changed."
             )
-    return switched(module, store, items)
+    # To take back an unfinished change of the path is not to leave what served: then there is nothing to mark.
+    known = unfinished is not None and any(entry.path == path for entry in unfinished.entries)
+    return switched(module, store, items, reverts=not known or (unfinished is not None and unfinished.reverts))
 
 
 def _result(journal: Journal | None, **more: t.Any) -> dict[str, t.Any]:
@@ -653,10 +670,12 @@ def rolled_back(module: DiscreetModule, store: Store) -> dict[str, t.Any]:
     if journal is None or journal.first:
         return _result(journal)
     changed, diff, failed = [], [], []
-    links = {entry.path: entry.kept or entry.target for entry in journal.entries if entry.kind in {"link", "directory"}}
+    links = {entry.path: entry.target for entry in journal.entries if entry.kind == "link"}
     for entry in journal.entries:
         now = look(entry.path, content=True)
         kept = None if entry.kept is None else look(entry.kept)
+        if kept is not None:
+            links[entry.path] = entry.kept if kept.kind == "directory" else entry.path
         if _transaction.undoing(entry, now, kept) != "nothing":
             changed.append(entry.path)
             diff.append(_transaction.diff_of_undoing(entry, now))
@@ -672,9 +691,11 @@ def rolled_back(module: DiscreetModule, store: Store) -> dict[str, t.Any]:
             # Also where it cannot be cleared: that is no reason not to put back the rest.
             with contextlib.suppress(OSError):
                 _files.clear(_PINS.reach(entry.path))
-        store.drop()
+        if module.params["close"]:
+            store.drop()
     kept_aside = {} if aside is None else {"kept": aside}
-    return _result(None, changed=True, files_changed=changed, diff=diff, links=links, **kept_aside)
+    left_open = None if module.params["close"] else journal
+    return _result(left_open, changed=True, files_changed=changed, diff=diff, links=links, **kept_aside)
 
 
 _STATES = {"committed": committed, "reverted": reverted, "rolled_back": rolled_back}
@@ -703,6 +724,7 @@ def main() -> None:
             },
             "transaction": {"type": "path"},
             "until": {"type": "path"},
+            "close": {"type": "bool", "default": True},
             "keep_backups": {"type": "int", "default": 5},
             # Ansible itself takes these values out of the result, the invocation and the host's log.
             "redact": {"type": "list", "elements": "str", "default": [], "no_log": True},

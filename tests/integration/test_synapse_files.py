@@ -679,6 +679,45 @@ def test_going_back_by_hand_takes_back_the_newest_release_and_goes_forth_again(h
     )
 
 
+@pytest.mark.parametrize("opened", ["by the way back", "by an upgrade"])
+def test_going_back_by_hand_is_finished_where_it_was_interrupted(host: Host, opened: str) -> None:
+    for name in ("zero", "one", "two"):
+        host(*release(host, name, f"of {name}"))
+        if name != "two" or opened == "by the way back":
+            host(state="committed")
+    back = {"state": "reverted", "until": str(host.root / "venv")}
+    host(**back)  # and then the run was killed, before anything was started anew
+    again = host(**back)
+    assert (again["changed"], again["pending"]) == (False, True)
+    assert again["links"] == {str(host.root / "venv"): str(host.root / "one")}
+    assert (host.root / "config").read_text() == "of one"
+
+
+def test_what_was_put_back_stays_pending_until_the_server_was_started_anew(host: Host) -> None:
+    host(*release(host, "one", "of one"))
+    host(state="committed")
+    host(*release(host, "two", "of two"))
+    answer = host(state="rolled_back", close=False)
+    assert (answer["changed"], answer["pending"]) == (True, True)
+    assert (host.root / "config").read_text() == "of one"
+    # The run was killed here. What serves still is what was put back.
+    assert host(*release(host, "one", "of one"))["pending"]
+    answer = host(state="rolled_back")
+    assert (answer["pending"], answer["files_changed"]) == (False, [])
+    assert not host(*release(host, "one", "of one"))["pending"]
+
+
+def test_a_folder_that_has_not_given_way_yet_is_named_by_where_it_is(host: Host) -> None:
+    (host.root / "venv").mkdir()
+    (host.root / "config").write_text("by hand")
+    host(*release(host, "one", "of one"))
+    predicted = host(state="rolled_back", _ansible_check_mode=True)
+    assert predicted["links"][str(host.root / "venv")].startswith(str(host.root / "adopted-"))
+    host(state="rolled_back", close=False)
+    predicted = host(state="rolled_back", _ansible_check_mode=True)
+    assert predicted["links"] == {str(host.root / "venv"): str(host.root / "venv")}
+
+
 def test_going_back_by_hand_goes_to_a_folder_where_it_was_kept(host: Host) -> None:
     (host.root / "venv").mkdir()
     (host.root / "venv/mine").write_text("mine")

@@ -530,3 +530,47 @@ def test_of_several_changes_of_a_path_the_oldest_state_comes_back() -> None:
 def test_where_nothing_served_before_there_is_nothing_to_take_back(journals: list[Journal]) -> None:
     with pytest.raises(SynapseError, match="nothing to go back to"):
         _transaction.reverting(journals, "/f", NOW)
+
+
+WAS_TWO = dataclasses.replace(WAS_LINK, target="two")
+
+
+@pytest.mark.parametrize(
+    ("unfinished", "now", "target"),
+    [
+        # An upgrade from one to two, before and after its link was made.
+        (remembered(WAS_LINK), "two", "one"),
+        (remembered(WAS_LINK), "one", "one"),
+        # Going back from two to one, before and after its link was made.
+        (dataclasses.replace(remembered(WAS_TWO), reverts=True), "two", "one"),
+        (dataclasses.replace(remembered(WAS_TWO), reverts=True), "one", "one"),
+    ],
+)
+def test_a_run_that_was_interrupted_is_taken_back_or_finished_and_not_one_before_it(
+    unfinished: Journal, now: str, target: str
+) -> None:
+    committed = [remembered(dataclasses.replace(WAS_LINK, target="zero"))]
+    if unfinished.reverts:
+        committed.insert(0, remembered(WAS_LINK))
+    [item] = _transaction.reverting(committed, "/f", dataclasses.replace(LINK, target=now), unfinished)
+    assert item.target == target
+
+
+def test_what_an_interrupted_way_back_took_up_from_an_earlier_run_comes_back_too() -> None:
+    other = Entry("/other", "file", 1, 2, 0o640, b"proven")
+    unfinished = dataclasses.replace(remembered(other, WAS_TWO), reverts=True)
+    items = _transaction.reverting([remembered(WAS_LINK)], "/f", NOW, unfinished)
+    assert {item.path: item.target or item.content for item in items} == {"/other": b"proven", "/f": "one"}
+
+
+def test_a_first_deployment_that_was_interrupted_has_nothing_to_go_back_to() -> None:
+    with pytest.raises(SynapseError, match="nothing to go back to"):
+        _transaction.reverting([], "/f", NOW, remembered(WAS_ABSENT))
+
+
+@pytest.mark.parametrize("reverts", [True, False])
+def test_a_journal_says_whether_it_was_going_back(reverts: bool) -> None:
+    journal = dataclasses.replace(remembered(WAS_LINK), reverts=reverts)
+    assert _transaction.journal_from(journal.data(), lambda _name: b"") == journal
+    with pytest.raises(ValueError, match="reverts"):
+        _transaction.journal_from({**journal.data(), "reverts": 1}, lambda _name: b"")
