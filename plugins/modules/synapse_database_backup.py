@@ -442,19 +442,31 @@ def sweep(folder: str) -> None:
             _files.remove(path)
 
 
-def prune(host: Host, names: t.Iterable[str]) -> None:
-    """Remove backups. The manifest goes out of sight first, under a name by which an interrupted removal is known."""
+def prune(host: Host, names: t.Iterable[str]) -> tuple[str, ...]:
+    """Remove backups; return those that are gone.
+
+    The manifest goes out of sight first, under a name by which an interrupted removal is known. Of a backup that cannot
+    be removed it comes back: that one stays whole.
+    """
+    gone = []
     for name in names:
         path = os.path.join(host.folder, name)
+        manifest = path + _backup.MANIFEST_ENDING
         hidden = os.path.join(host.folder, _backup.partial_name(name + _backup.MANIFEST_ENDING, secrets.token_hex(8)))
         try:
-            os.rename(path + _backup.MANIFEST_ENDING, hidden)
-            os.unlink(path)
+            os.rename(manifest, hidden)
+            try:
+                os.unlink(path)
+            except OSError:
+                os.rename(hidden, manifest)
+                raise
+            gone.append(name)
             os.unlink(hidden)
         except OSError as error:
             host.module.warn(
                 f"The new backup is complete, but an old one stays: {_files.describe(path, error)}. Look at it."
             )
+    return tuple(gone)
 
 
 # ---------------------------------------------------------------------------------------------------------- taking over
@@ -933,7 +945,7 @@ def make(host: Host) -> dict[str, t.Any]:
     )
     publish(host, made, manifest)
     todo = _backup.plan(listing, file=name, keep=host.params["keep"])
-    prune(host, todo.prune)
+    todo = dataclasses.replace(todo, prune=prune(host, todo.prune))
     restore = restore_commands(host, account, os.path.join(host.folder, name), made.sha256, source)
     return _result(host, todo, restore, manifest)
 

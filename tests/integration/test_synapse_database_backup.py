@@ -373,6 +373,30 @@ def test_only_the_newest_stay_and_nothing_else_is_touched(host: Host) -> None:
     assert "keep" in host.run(keep=0)["msg"]
 
 
+def test_a_backup_that_somebody_protects_stays_whole_and_keeps_nothing_from_being_made(host: Host) -> None:
+    host.make_database(1)
+    protected = host.ok(keep=1)["path"]
+
+    def patch(module: t.Any) -> None:
+        real = module.os.unlink
+
+        def unlink(path: str, **more: t.Any) -> None:
+            if path == protected:  # as the kernel, of a file with chattr +i
+                raise PermissionError(1, "Operation not permitted", path)
+            real(path, **more)
+
+        module.os.unlink = unlink
+
+    for count in (2, 3):
+        answer = host.patched(patch, keep=count - 1).answer
+        assert answer["changed"], answer
+        assert protected in str(answer["warnings"])
+        assert answer["pruned"] == []
+        assert host.complete()[0].file == os.path.basename(protected)
+        assert len(host.complete()) == count
+        host.is_sound()
+
+
 @pytest.mark.parametrize("label", ["../x", "a/b", "", "-x", ".x", "a b", "x" * 101, "a\nb"])
 def test_a_label_that_is_no_part_of_a_file_name_is_refused(host: Host, label: str) -> None:
     host.make_database(1)
