@@ -42,7 +42,11 @@ def upgrade_refusals(settings: Mapping[str, t.Any], hosts: Collection[str]) -> l
         refusals.extend(
             f"synapse_batch has {size!r}: allowed are numbers of hosts from 1, and shares from 1% to 100%."
             for size in batches
-            if not (_SHARE.match(size) if isinstance(size, str) else type(size) is int and size > 0)
+            if not (
+                _SHARE.match(size)
+                if isinstance(size, str)
+                else isinstance(size, int) and not isinstance(size, bool) and size > 0
+            )
         )
     if str(settings["synapse_rollback"]).lower() not in {"true", "false", "yes", "no"}:
         refusals.append(f"synapse_rollback is {settings['synapse_rollback']!r}: allowed are true and false.")

@@ -11,6 +11,10 @@ from ansible_collections.matrix_fleet.synapse.plugins.plugin_utils._upgrade impo
 GATE = {"current": {"version": "1.150.0"}, "target": {"version": "1.163.2"}}
 
 
+class Tagged(int):
+    """A number as newer ansible-core hands it over: with its origin."""
+
+
 @pytest.mark.parametrize(
     ("setting", "value", "words"),
     [
@@ -25,6 +29,8 @@ GATE = {"current": {"version": "1.150.0"}, "target": {"version": "1.163.2"}}
         ("synapse_canary", "b", "a number of hosts"),
         ("synapse_canary", ["c"], "names c"),
         ("synapse_batch", [1, "1%", "100%"], None),
+        ("synapse_batch", [Tagged(1)], None),
+        ("synapse_canary", Tagged(1), None),
         ("synapse_batch", [], "a list such as"),
         ("synapse_batch", 5, "a list such as"),
         ("synapse_batch", [0], "has 0"),
