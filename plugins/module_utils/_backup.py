@@ -252,8 +252,8 @@ def room_refusal(engine: str, size: int, free: int, folder: str) -> str | None:
         return None
     return (
         f"There is no room for a backup in {folder}: the database has {_shown(size)}, a backup needs about "
-        f"{_shown(wanted)}, and {_shown(free)} are free there. Make room, lower 'keep', or name another folder in "
-        "'path'. Nothing was changed."
+        f"{_shown(wanted)}, and {_shown(free)} are free there, where older backups stay until a new one is complete. "
+        "Make room, or name another folder in 'path'. Nothing was changed."
     )
 
 

@@ -192,7 +192,10 @@ def test_room_is_asked_for(engine: str, size: int, free: int, fits: bool) -> Non
 
 def test_the_refusal_says_how_much() -> None:
     assert "12 GiB" in str(_backup.room_refusal("sqlite", 12 << 30, 0, "/srv"))
-    assert "100 MiB" in str(_backup.room_refusal("sqlite", 100 << 20, 0, "/srv"))
+    said = str(_backup.room_refusal("sqlite", 100 << 20, 0, "/srv"))
+    assert "100 MiB" in said
+    # A smaller number makes no room: nothing goes before the new one is there.
+    assert "keep" not in said
 
 
 # ----------------------------------------------------------------------------------------------------------- PostgreSQL
