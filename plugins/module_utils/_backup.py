@@ -488,15 +488,19 @@ def postgresql_restore(
 ) -> list[str]:
     """Return the commands that put a dump in the place of what the role owns in the database, all of it or nothing.
 
-    Everything happens in one transaction, which is committed only if the dump was read to its end.
+    Everything happens in one transaction, which is committed only if the dump was read to its end. Where the schema
+    "public" is the role's own it goes with the rest, and no dump makes it: to pg_dump it comes with the database.
     """
     old_server = tools.major >= _SETS_TRANSACTION_TIMEOUT > server_version // 10000
     restore = f"{shlex.quote(tools.program('pg_restore'))} --no-owner --no-privileges --no-comments --file=-"
     restore += " | sed '1,40{/^SET transaction_timeout = 0;$/d}'" if old_server else ""
     psql = shlex.quote(tools.program("psql"))
     psql += " --no-psqlrc --quiet --output=/dev/null --set=ON_ERROR_STOP=1"
+    public = (
+        r"DO \$\$BEGIN CREATE SCHEMA public; EXCEPTION WHEN duplicate_schema OR insufficient_privilege THEN END\$\$;"
+    )
     script = (
-        f'{{ echo "BEGIN; DROP OWNED BY CURRENT_USER;" && {restore} && echo "COMMIT;"; }} | '
+        f'{{ echo "BEGIN; DROP OWNED BY CURRENT_USER; {public}" && {restore} && echo "COMMIT;"; }} | '
         f"{psql} --dbname={shlex.quote(connection.shown)}"
     )
     return _around(path, sha256, unit, _as_user(user, ["bash", "-o", "pipefail", "-c"], script, path))

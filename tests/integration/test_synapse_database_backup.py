@@ -729,6 +729,17 @@ def test_a_dump_is_restored_by_the_commands_that_are_returned(
     assert cluster.psql("SELECT tableowner FROM pg_tables WHERE tablename = 'first'", dbname=name) == "synapse"
 
 
+def test_a_dump_is_restored_where_the_schema_around_the_tables_is_the_roles_too(
+    host: Host, cluster: postgresql.Cluster, database: dict[str, t.Any]
+) -> None:
+    cluster.psql("ALTER SCHEMA public OWNER TO synapse", dbname=database["dbname"])
+    before = content(cluster, database)
+    result = host.ok(postgresql=database)
+    cluster.psql("DELETE FROM first", dbname=database["dbname"])
+    restore(result)
+    assert content(cluster, database) == before
+
+
 def test_a_dump_that_cannot_be_read_to_its_end_changes_nothing(
     host: Host, cluster: postgresql.Cluster, database: dict[str, t.Any]
 ) -> None:
