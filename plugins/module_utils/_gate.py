@@ -330,8 +330,9 @@ def constants(source: str) -> tuple[int | None, int | None]:
     for node in body:
         target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
         value = getattr(node, "value", None)
-        if isinstance(target, ast.Name) and isinstance(value, ast.Constant) and type(value.value) is int:
-            found[target.id] = value.value
+        number = value.value if isinstance(value, ast.Constant) else None
+        if isinstance(target, ast.Name) and isinstance(number, int) and not isinstance(number, bool):
+            found[target.id] = number
     return found.get("SCHEMA_VERSION"), found.get("SCHEMA_COMPAT_VERSION")
 
 
