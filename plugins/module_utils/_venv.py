@@ -320,6 +320,14 @@ def _problems(wanted: Wanted, host: Host, name: str, build: bool, adopt: str) ->
     return tuple(found)
 
 
+def _linked(wanted: Wanted, live: Live) -> str:
+    """What a link leads to that is no release of ours: what was made by hand, where somebody went back to it."""
+    if live.kind != "link":
+        return ""
+    folder, name = posixpath.split(live.target)
+    return name if folder == wanted.releases_path else live.target
+
+
 def plan(wanted: Wanted, host: Host) -> Plan:
     """Decide what is to be done so that a proven release of what is wanted exists, and is live if it is to be."""
     live = host.live
@@ -336,7 +344,7 @@ def plan(wanted: Wanted, host: Host) -> Plan:
     switch = wanted.activate and live.name != name
     adopt_as = adopted_name(live, host.names)
     record = _record(live) if adopt_as else ""
-    previous = adopt_as if switch and adopt_as else live.name
+    previous = adopt_as if switch and adopt_as else live.name or _linked(wanted, live)
     prune = _to_prune(wanted, host, name, build=build, switch=switch)
     before = live.name or (live.target if live.kind != "nothing" else "")
     return Plan(

@@ -252,7 +252,7 @@ release_path:
 previous_release:
   description:
     - What is live, or was until this run, where that is another one than RV(release); V(null) where there is none.
-      A name under O(releases_path), or a path where an environment made by hand had to be kept elsewhere.
+      A name under O(releases_path), or a path where an environment made by hand is or had to be kept elsewhere.
   returned: success and O(state) is not V(absent)
   type: str
   sample: 1.162.0-5b1e2c6ad0f3

@@ -249,7 +249,12 @@ PLANS: dict[str, tuple[Wanted, Host, tuple[bool, str, bool, str, str, bool]]] = 
         Host(FOLDER, (), ("adopted-0.9-THEN",)),
         (True, NAME, True, "adopted-0.9-THEN.2", "adopted-0.9-THEN.2", True),
     ),
-    "a link elsewhere": (WANTED, Host(Live("link", "/opt/v")), (True, NAME, True, "", "", True)),
+    "a link elsewhere": (WANTED, Host(Live("link", "/opt/v")), (True, NAME, True, "", "/opt/v", True)),
+    "went back to what was made by hand": (
+        WANTED,
+        Host(Live("link", f"{WANTED.releases_path}/adopted-0.9-THEN")),
+        (True, NAME, True, "", "adopted-0.9-THEN", True),
+    ),
     "no lock yet": (
         replace(WANTED, digest=None, expected=None),
         Host(NOTHING),
