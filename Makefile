@@ -9,6 +9,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
 SCENARIO ?= default
+KILLS ?= 60
 BIN := tests/bin
 ifdef PYTHON
 export PYTHON
@@ -77,6 +78,10 @@ test-quickstart: setup ## The quickstart as a stranger meets it: a fresh clone, 
 .PHONY: molecule
 molecule: setup ## One molecule scenario: make molecule SCENARIO=default (ARGS="--destroy=never" is handed on)
 	@$(BIN)/molecule.sh $(SCENARIO) $(ARGS)
+
+.PHONY: test-kills
+test-kills: setup ## An upgrade killed at many random instants (KILLS=60), each followed by one that has to finish
+	@MATRIX_FLEET_UPGRADE_KILLS=$(KILLS) $(BIN)/molecule.sh upgrade $(ARGS)
 
 .PHONY: images
 images: ## The Docker images that molecule's hosts are made from

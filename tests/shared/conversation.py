@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import secrets
+import typing as t
 from dataclasses import dataclass
 
 from nio import (
@@ -21,7 +22,7 @@ from nio import (
     UploadResponse,
 )
 
-__all__ = ["Account", "converse"]
+__all__ = ["Account", "converse", "expect"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,11 @@ class Account:
     password: str
 
 
-def _expect(response: object, kind: type[Response]) -> object:
+_R = t.TypeVar("_R", bound=Response)
+
+
+def expect(response: object, kind: type[_R]) -> _R:
+    """Return the answer; raise ``AssertionError`` where it is of another kind, such as an error."""
     if not isinstance(response, kind):
         raise AssertionError(f"wanted {kind.__name__}, got {response}")
     return response
@@ -43,7 +48,7 @@ async def _heard(client: AsyncClient, room_id: str, *, until: str) -> list[tuple
     said: list[tuple[str, str]] = []
     since = None
     for _turn in range(20):
-        answer = _expect(await client.sync(timeout=2000, since=since, full_state=since is None), SyncResponse)
+        answer = expect(await client.sync(timeout=2000, since=since, full_state=since is None), SyncResponse)
         since = answer.next_batch
         room = answer.rooms.join.get(room_id)
         if room is not None:
@@ -58,15 +63,15 @@ async def _talk(url: str, first: Account, second: Account) -> str:
     one, two = clients
     try:
         for client, account in zip(clients, (first, second), strict=True):
-            login = _expect(await client.login(account.password, device_name="test"), LoginResponse)
+            login = expect(await client.login(account.password, device_name="test"), LoginResponse)
             if login.user_id != account.user_id:
                 raise AssertionError(f"logged in as {login.user_id}, not as {account.user_id}")
-        room = _expect(await one.room_create(name="Test", invite=[second.user_id]), RoomCreateResponse).room_id
-        _expect(await two.join(room), JoinResponse)
+        room = expect(await one.room_create(name="Test", invite=[second.user_id]), RoomCreateResponse).room_id
+        expect(await two.join(room), JoinResponse)
 
         async def say(client: AsyncClient, body: str) -> None:
             content = {"msgtype": "m.text", "body": body}
-            _expect(
+            expect(
                 await client.room_send(room, "m.room.message", content, ignore_unverified_devices=True),
                 RoomSendResponse,
             )
@@ -84,11 +89,11 @@ async def _talk(url: str, first: Account, second: Account) -> str:
         uploaded, _decryption = await one.upload(
             io.BytesIO(picture), content_type="application/octet-stream", filesize=len(picture)
         )
-        uri = _expect(uploaded, UploadResponse).content_uri
+        uri = expect(uploaded, UploadResponse).content_uri
         downloaded = await two.download(uri)
         if isinstance(downloaded, DiskDownloadResponse):
             raise TypeError("downloaded to disk")
-        if _expect(downloaded, MemoryDownloadResponse).body != picture:
+        if expect(downloaded, MemoryDownloadResponse).body != picture:
             raise AssertionError("the downloaded media differ from what was uploaded")
         return room
     finally:

@@ -45,22 +45,26 @@ class Controller:
         self.name: str = host.backend.get_pytest_id().rsplit("://", 1)[-1]
         self._folder = folder
 
-    def play(self, playbook: str, *arguments: str, **variables: t.Any) -> subprocess.CompletedProcess[str]:
-        """Run a playbook of the collection with extra variables; return what it printed and how it ended."""
+    def command(self, playbook: str, *arguments: str, **variables: t.Any) -> list[str]:
+        """Return the command that runs a playbook of the collection with extra variables."""
         extra = self._folder / "extra-vars.json"
         extra.write_text(json.dumps(variables), encoding="utf-8")
+        return [
+            "ansible-playbook",
+            "--inventory",
+            os.environ["MOLECULE_INVENTORY_FILE"],
+            "--limit",
+            f"{self.name},localhost",
+            "--extra-vars",
+            f"@{extra}",
+            *arguments,
+            f"matrix_fleet.synapse.{playbook}",
+        ]
+
+    def play(self, playbook: str, *arguments: str, **variables: t.Any) -> subprocess.CompletedProcess[str]:
+        """Run a playbook of the collection with extra variables; return what it printed and how it ended."""
         return subprocess.run(
-            [
-                "ansible-playbook",
-                "--inventory",
-                os.environ["MOLECULE_INVENTORY_FILE"],
-                "--limit",
-                f"{self.name},localhost",
-                "--extra-vars",
-                f"@{extra}",
-                *arguments,
-                f"matrix_fleet.synapse.{playbook}",
-            ],
+            self.command(playbook, *arguments, **variables),
             check=False,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,  # Ansible's own errors go there
