@@ -58,6 +58,10 @@ _WHEEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!]*(-[A-Za-z0-9._+!]+){4,5}\.whl")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
 @dataclass(frozen=True)
 class Target:
     """One kind of host: Python's minor version, processor, C library."""
@@ -245,7 +249,7 @@ class Manifest:
             and all(isinstance(one, str) for one in texts)
             and LOCK_NAME in self.files
             and all(name == LOCK_NAME or _WHEEL.fullmatch(name) for name in self.files)
-            and all(_DIGEST.fullmatch(one.sha256) and type(one.size) is int and one.size >= 0 for one in self.entries())
+            and all(_DIGEST.fullmatch(one.sha256) and _is_size(one.size) for one in self.entries())
             and all(name in self.files for part in self.targets.values() for name in part.files)
             and all(name == Target(one.python, one.architecture, one.libc).name for name, one in self.targets.items())
         )

@@ -86,8 +86,8 @@ options:
     description:
       - Where is kept what an interrupted run has fetched, so that the next one goes on where it was, what was built
         from source, and pip's own cache. May be removed at any time.
-      - By default C(matrix_fleet.synapse) in the folder that E(XDG_CACHE_HOME) names, or in C(~/.cache).
     type: path
+    default: ~/.cache/matrix_fleet.synapse
 notes:
   - A package that has no wheel is built from its source, on the controller and only once, where that gives a wheel for
     every host. The lock in the archive then has that wheel's hash, too. What needs a compiler is refused by its name.
@@ -205,7 +205,7 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "extra_index_urls": {"type": "list", "elements": "str", "default": [], "no_log": True},
     "ca_bundle": {"type": "path"},
     "python": {"type": "str"},
-    "cache_path": {"type": "path"},
+    "cache_path": {"type": "path", "default": "~/.cache/matrix_fleet.synapse"},
 }
 
 
@@ -280,8 +280,7 @@ def _gather(
     module: AnsibleModule, path: str, pins: tuple[Pin, ...], made_from: str, targets: tuple[Target, ...]
 ) -> dict[str, t.Any]:
     given = module.params
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    cache = given["cache_path"] or os.path.join(home, "matrix_fleet.synapse")
+    cache = given["cache_path"]
     sources = _sources(given)
     with _venv_build.held(cache) as lock:
         run = module_runner(module, pass_fds=(lock,))

@@ -494,7 +494,7 @@ stream.write('as it was')
 stream.flush()
 if os.fork() == 0:
     os.close(0), os.close(1), os.close(2)
-    for _ in range(200):
+    for _turn in range(200):
         time.sleep(0.05)
         if os.path.exists({str(host.folder)!r} + '/go'):
             stream.write(' and no more')
@@ -622,7 +622,7 @@ def test_killed_at_any_instant_it_leaves_nothing_half_and_nobody_at_work(host: H
     host.ok(keep=2)
     whole = time.monotonic() - begun
     chance = random.Random(7)
-    for _ in range(RANDOM_KILLS):
+    for _turn in range(RANDOM_KILLS):
         pid = start(NAME, options, host.output)
         time.sleep(chance.uniform(0, whole))
         os.kill(pid, signal.SIGKILL)
@@ -973,7 +973,7 @@ def test_a_dump_that_is_killed_leaves_nothing_half_and_nobody_at_work(
     host.ok(postgresql=database, keep=2)
     whole = time.monotonic() - begun
     chance = random.Random(11)
-    for _ in range(max(3, RANDOM_KILLS // 3)):
+    for _turn in range(max(3, RANDOM_KILLS // 3)):
         pid = start(NAME, host.options(postgresql=database, keep=2), host.output)
         time.sleep(chance.uniform(0, whole))
         os.kill(pid, signal.SIGKILL)

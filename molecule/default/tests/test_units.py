@@ -16,10 +16,10 @@ TRIAL = "synapse-trial"
 PLACE = f"/etc/systemd/system/{TRIAL}.service"
 
 
-def module(host: Host, name: str, /, check: bool = False, **arguments: t.Any) -> dict[str, t.Any]:
+def module(host: Host, called: str, /, check: bool = False, **arguments: t.Any) -> dict[str, t.Any]:
     """Run a module of the collection on the host; return its result, a failure too."""
     try:
-        answer = host.ansible(f"matrix_fleet.synapse.{name}", json.dumps(arguments), check=check)
+        answer = host.ansible(f"matrix_fleet.synapse.{called}", json.dumps(arguments), check=check)
     except host.ansible.AnsibleException as failure:
         answer = failure.result
     return dict(answer)
