@@ -11,6 +11,7 @@ import typing as t
 from dataclasses import asdict, dataclass
 
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import SynapseError
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._secret_names import secret_arguments
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -45,7 +46,6 @@ __all__ = [
     "room_wanted",
     "rows_of_dump",
     "schema_of",
-    "secret_arguments",
     "service_text",
     "sqlite_restore",
 ]
@@ -67,7 +67,6 @@ _COPY_NAME = re.compile(r"\.copy-[0-9a-f]{16}")
 _VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+!_-]{0,63}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 # Of libpq 18 the keys of SCRAM, which are as good as a password; of psycopg2 a whole connection string.
-_SECRET_ARGUMENT = re.compile(r"(?i)password|passwd|passphrase|secret|token|^scram_.*_key$|^dsn$")
 _OPTIONS_FOR = {"dsn": "its parts, with the password as postgresql.password or in postgresql.passfile,"}
 _MIB = 1024 * 1024
 # What a file system needs for itself, and what the server writes while the copy is made.
@@ -272,11 +271,6 @@ class Connection:
 
     def __repr__(self) -> str:
         return f"Connection({self.shown!r})"
-
-
-def secret_arguments(args: Mapping[str, object]) -> dict[str, str]:
-    """Return what is secret among the further parameters, which Ansible shows; it has options of its own."""
-    return {name: str(value) for name, value in args.items() if _SECRET_ARGUMENT.search(name)}
 
 
 def _quoted(value: object) -> str:

@@ -397,10 +397,14 @@ def _environment(seen: Observed) -> Iterable[Finding]:
         yield Finding(
             "environment_missing",
             "info" if seen.check_mode else "error",
-            f"{target.name} is not installed yet, so that only what is known of this version could be asked"
+            f"{target.name} is not built yet, or lost the Python it was built with, so that only what is known of this "
+            "version could be asked"
             if target.version
-            else "The release that is to serve is not installed yet, so that it could not be asked",
-            "Run without check mode." if seen.check_mode else "Build it first (synapse_venv with activate=false).",
+            else "The release that is to serve is not built yet, or lost the Python it was built with, so that it "
+            "could not be asked",
+            "Run without check mode."
+            if seen.check_mode
+            else "Ask for its version (synapse_venv with activate=false): it is built for the Python that is there.",
         )
     elif target.problem is not None:
         yield Finding(

@@ -240,6 +240,7 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner impor
     ask_python,
     module_runner,
 )
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._secret_names import secret_arguments
 
 _FOLDER_MODE = 0o711
 _FILE_MODE = 0o600
@@ -968,7 +969,7 @@ def run(module: AnsibleModule) -> dict[str, t.Any]:
 def _secrets(params: t.Mapping[str, t.Any]) -> t.Iterable[str]:
     """Return secrets where they do not belong, which Ansible must not show beside the refusal."""
     postgresql = params.get("postgresql") or {}
-    return [value for value in _backup.secret_arguments(postgresql.get("args") or {}).values() if value]
+    return [value for value in secret_arguments(postgresql.get("args") or {}).values() if value]
 
 
 def main() -> None:

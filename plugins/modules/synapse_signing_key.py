@@ -249,7 +249,6 @@ import grp
 import inspect
 import os
 import pwd
-import re
 import stat
 import sys
 import typing as t
@@ -267,12 +266,12 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner impor
     ask_python,
     module_runner,
 )
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._secret_names import secret_arguments
 
 _TIMEOUT = 120.0
 _PUBLISHED_TIMEOUT = 5
 _LARGEST = 1024 * 1024
 _MOST_CANDIDATES = 20
-_SECRET_ARGUMENT = re.compile(r"(?i)password|passwd|passphrase|secret|token")
 _RECORD_MODE = 0o644
 _BACKUP_MODE = 0o600
 
@@ -373,11 +372,9 @@ def _reader(host: Host) -> Account | None:
 
 def _refuse_secrets(module: AnsibleModule, args: t.Mapping[str, object]) -> None:
     """Refuse parameters that are secret in an option that Ansible shows. Raises ``SynapseError``."""
-    for name, value in args.items():
-        if not _SECRET_ARGUMENT.search(name):
-            continue
-        if value is not None and str(value):
-            module.no_log_values.add(str(value))
+    for name, value in secret_arguments(args).items():
+        if value:
+            module.no_log_values.add(value)
         option = f"postgresql.{name}" if name in {"password", "sslpassword"} else "postgresql.passfile"
         raise SynapseError(
             f"postgresql.args holds {name}, and would show it wherever Ansible shows a task's arguments: give it as "

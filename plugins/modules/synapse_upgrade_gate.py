@@ -260,6 +260,7 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner impor
     ask_python,
     module_runner,
 )
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._secret_names import secret_arguments
 
 _TIMEOUT = 180.0
 _SYSTEMCTL = 15.0
@@ -523,7 +524,7 @@ def result_of(seen: _gate.Observed, verdict: _gate.Verdict) -> dict[str, t.Any]:
 def _secrets(params: t.Mapping[str, t.Any]) -> t.Iterable[str]:
     """Return secrets where they do not belong, which Ansible must not show beside the refusal."""
     postgresql = params.get("postgresql") or {}
-    return [value for value in _backup.secret_arguments(postgresql.get("args") or {}).values() if value]
+    return [value for value in secret_arguments(postgresql.get("args") or {}).values() if value]
 
 
 def main() -> None:

@@ -328,6 +328,8 @@ def test_a_database_without_tables_is_a_new_servers(host: Host) -> None:
         ("sslpassword", "postgresql.sslpassword"),
         ("password", "postgresql.password"),
         ("oauth_client_secret", "postgresql.passfile"),
+        ("scram_client_key", "postgresql.passfile"),
+        ("dsn", "postgresql.passfile"),
     ],
 )
 def test_a_secret_among_the_shown_parameters_is_refused(host: Host, name: str, option: str) -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _backup
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._backup import Connection, Listing, Manifest, Tools
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import SynapseError
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._secret_names import secret_arguments
 
 DIGEST = "0f343b0931126a20f133d67c2b018a3b5d4f2f3f7d1b2a0e6f0d1a2b3c4d5e6f"
 HEX = "0123456789abcdef"
@@ -234,7 +235,7 @@ def test_a_secret_among_the_arguments_is_refused(name: str) -> None:
     with pytest.raises(SynapseError) as caught:
         _backup.connection_of({"args": {name: "the-value"}})
     assert "the-value" not in caught.value.msg
-    assert _backup.secret_arguments({name: "the-value", "sslmode": "x"}) == {name: "the-value"}
+    assert secret_arguments({name: "the-value", "sslmode": "x"}) == {name: "the-value"}
 
 
 def test_of_a_connection_string_its_parts_are_asked_for() -> None:
