@@ -192,7 +192,10 @@ def parse_jobs(text: str) -> dict[str, str]:
 def skipped(journal: str) -> str | None:
     """Return what the end of a unit's log says of a start that a condition in its file forbade, as a sentence."""
     last = (journal.splitlines() or [""])[-1].strip()
-    told = re.search(r"was skipped because .+|Condition check resulted in .+ being skipped", last)
+    # As systemd 252, 257 and versions before 250 say it.
+    told = re.search(
+        r"was skipped because .+|skipped, unmet condition check .+|Condition check resulted in .+ being skipped", last
+    )
     return f"{last.rstrip('.')}." if told else None
 
 

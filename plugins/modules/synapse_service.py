@@ -113,6 +113,7 @@ reason:
   sample: "twisted.internet.error.CannotListenError: Couldn't listen on 127.0.0.1:8008: Address already in use."
 """
 
+import time
 import typing as t
 from dataclasses import replace
 
@@ -136,6 +137,7 @@ class Systemd:
 
     def __init__(self, run: Runner, systemctl: str, journalctl: str | None) -> None:
         self._run, self._systemctl, self._journalctl = run, systemctl, journalctl
+        self._begun = int(time.time())
 
     def __call__(self, *words: str, timeout: float | None = None) -> CommandResult:
         """Run ``systemctl`` with these words."""
@@ -158,11 +160,13 @@ class Systemd:
         return units
 
     def journal(self, name: str) -> str:
-        """Return the end of a unit's log; nothing where there is none to read."""
+        """Return the end of what a unit's log got since this task began; nothing where there is none to read."""
         if self._journalctl is None:
             return ""
+        # The journal is behind by a moment: what was said just now has to be in it.
+        self._run([self._journalctl, "--sync"], env=_ENVIRONMENT, timeout=20)
         argv = [self._journalctl, "--no-pager", "--quiet", "--boot", "--lines=100", "--output=cat", f"--unit={name}"]
-        result = self._run(argv, env=_ENVIRONMENT, timeout=20)
+        result = self._run([*argv, f"--since=@{self._begun}"], env=_ENVIRONMENT, timeout=20)
         return result.stdout if result.rc == 0 else ""
 
 

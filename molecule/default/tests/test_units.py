@@ -81,8 +81,8 @@ def test_a_unit_that_failed_too_often_is_started_again(host: Host, unit: t.Calla
     ("lines", "told"),
     [
         (("[Unit]", "AssertPathExists=/nowhere", *LASTING), "its file asserts does not hold"),
-        (("[Unit]", "ConditionPathExists=/nowhere", *LASTING), "(ConditionPathExists=/nowhere)"),
-        (("[Service]", "ExecStart=/nowhere/at-all"), "/nowhere/at-all"),
+        (("[Unit]", "ConditionPathExists=/nowhere", *LASTING), "ConditionPathExists=/nowhere"),
+        (("[Service]", "Type=exec", "ExecStart=/nowhere/at-all"), "/nowhere/at-all"),
         (("[Service]", "Type=notify", "ExecStart=/bin/true"), "did not start"),
         (("[Service]", "Type=notify", "ExecStart=/bin/sleep 1000"), "had not started after 3 s"),
     ],

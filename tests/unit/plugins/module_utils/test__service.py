@@ -229,6 +229,10 @@ def test_a_oneshot_that_ended_well_was_started() -> None:
             "Stopped A.\na.service was skipped because of an unmet condition check (ConditionPathExists=/nope).\n",
             "a.service was skipped because of an unmet condition check (ConditionPathExists=/nope).",
         ),
+        (
+            "a.service skipped, unmet condition check ConditionPathExists=/nope\n",
+            "a.service skipped, unmet condition check ConditionPathExists=/nope.",
+        ),
         ("Condition check resulted in A being skipped.\n", "Condition check resulted in A being skipped."),
         ("Condition check resulted in A being skipped.\nStarted A.\n", None),
     ],
