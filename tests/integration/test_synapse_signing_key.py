@@ -259,9 +259,10 @@ def test_runs_at_the_same_time_make_one_identity(host: Host) -> None:
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         results = [future.result() for future in [pool.submit(host.run) for _number in range(4)]]
     final = host.ok()
+    # Of runs at one instant each may lose one of its files to another, and then says so; there is one key all the same.
     made = [result for result in results if not result.get("failed")]
-    assert made
-    assert {tuple(result["key_ids"]) for result in made} == {tuple(final["key_ids"])}
+    assert len(final["key_ids"]) == 1
+    assert {tuple(result["key_ids"]) for result in made} <= {tuple(final["key_ids"])}
     for result in results:
         assert not result.get("failed") or "Cannot" in result["msg"], result
 
