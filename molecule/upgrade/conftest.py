@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leave out what a host is not for."""
     chosen, left_out = [], []
     for item in items:
-        host = item.callspec.params["_testinfra_host"].backend.get_pytest_id().rsplit("://", 1)[-1]  # type: ignore[attr-defined]
+        host = item.callspec.params["_testinfra_host"].backend.get_pytest_id().rsplit("://", 1)[-1]
         only = item.get_closest_marker("only")
         if only is not None and only.args[0] != host:
             left_out.append(item)

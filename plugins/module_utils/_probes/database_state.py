@@ -139,7 +139,8 @@ class Sqlite:
 
     def has(self, table: str) -> bool:
         """Whether Synapse has made the table; the name is one of this file's own."""
-        return bool(self.rows(f"SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '{table}'"))  # noqa: S608
+        statement = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
+        return self.connection.execute(statement, [table]).fetchone() is not None
 
     def facts(self) -> dict[str, Any]:
         """Return what is known of the engine."""
