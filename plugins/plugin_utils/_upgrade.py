@@ -84,7 +84,11 @@ def upgrade_lines(
 def _outcome(known: Mapping[str, t.Any], predicted: bool) -> str:
     gate = known.get("_synapse_gate") or {}
     release = str((known.get("_synapse_environment") or {}).get("release", ""))
-    if not gate.get("target"):
+    # Where nothing served before and there was no database, nothing was upgraded.
+    first = (gate.get("database") or {}).get("state") in {"missing", "empty"} and not (gate.get("current") or {}).get(
+        "version"
+    )
+    if not gate.get("target") or first:
         begun = (known.get("_synapse_switched") or {}).get("pending")
         if begun and predicted:
             return f"{release or 'everything'} would be in place, with what changes beside it or was left open"

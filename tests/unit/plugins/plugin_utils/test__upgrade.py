@@ -71,6 +71,15 @@ def test_an_order_that_cannot_be_is_refused(setting: str, value: object, words: 
             "h: 1.163.2-ab is in place, with what had changed beside it or was left open, proven healthy",
         ),
         ({"_synapse_gate": {**GATE, "current": {}}}, "proven", "h: an environment that says no version -> 1.163.2, "),
+        (
+            {
+                "_synapse_gate": {**GATE, "current": {"version": None}, "database": {"state": "missing"}},
+                "_synapse_switched": {"pending": True},
+                "_synapse_environment": {"release": "1.163.2-ab"},
+            },
+            "proven",
+            "h: 1.163.2-ab is in place, with what had changed beside it or was left open, proven healthy",
+        ),
         ({"_synapse_failure": {"msg": " Prove: no. "}}, "failed", "h: FAILED: Prove: no."),
         ({"_synapse_failure": {"skipped": True}, "ansible_failed_result": {"msg": "no"}}, "failed", "h: FAILED: no"),
         ({}, "failed", "h: FAILED: see above"),
