@@ -7,6 +7,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import subprocess
 import sys
 import typing as t
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ __all__ = [
     "ask_python",
     "module_runner",
     "probe_source",
+    "process_runner",
 ]
 
 # What a process that its time limit ended reports: killed by SIGALRM (signal(7)).
@@ -191,6 +193,58 @@ def module_runner(
         except OSError as error:
             return CommandResult(127, "", f"{command[0]}: {error.strerror}")
         return CommandResult(*result)
+
+    return run
+
+
+def process_runner() -> Runner:
+    """Return the runner that needs no Ansible: for what a host runs by itself, and for several threads at once."""
+
+    def run(
+        argv: Sequence[str],
+        *,
+        stdin: str | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        account: Account | None = None,
+        timeout: float | None = None,
+        meanwhile: Callable[[], object] | None = None,
+    ) -> CommandResult:
+        if cwd is not None and not os.path.isdir(cwd):
+            return CommandResult(127, "", f"{cwd}: there is no such folder to work in")
+        spec = json.dumps(
+            {
+                "account": None if account is None else [account.uid, account.gid, list(account.groups)],
+                "timeout": timeout,
+                "stdin": bool(stdin),
+                "named": sorted(env or {}),
+                "parent": os.getpid(),
+                "streams": [],
+            }
+        )
+        try:
+            process = subprocess.Popen(  # noqa: S603 - the one place that starts processes; no shell sees the words
+                [sys.executable, "-I", "-S", "-c", _LAUNCH, spec, *argv],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={**os.environ, "LANG": "C", "LC_ALL": "C", "LC_MESSAGES": "C", **(env or {})},
+                cwd=cwd,
+                close_fds=True,
+            )
+        except OSError as error:
+            return CommandResult(127, "", f"{argv[0]}: {error.strerror}")
+        with process:
+            if meanwhile is not None:
+                meanwhile()
+            try:
+                # What a process forked may hold its output open: the limit counts for that too.
+                patience = None if timeout is None else timeout + 1.0
+                out, err = process.communicate((stdin or "").encode(), timeout=patience)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                return CommandResult(TIMED_OUT, "", "")
+        return CommandResult(process.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
 
     return run
 

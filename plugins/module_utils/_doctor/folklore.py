@@ -1,0 +1,20 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Advice that never worked, found in an operator's own scripts. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._doctor.finding import Rulebook
+
+__all__ = ["RULES", "Folklore"]
+
+RULES = Rulebook("folklore")
+
+
+@dataclass(frozen=True)
+class Folklore:
+    """What was seen."""
+
+    pass
