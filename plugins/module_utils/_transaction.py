@@ -29,6 +29,7 @@ __all__ = [
     "diff_of_undoing",
     "entry_as_found",
     "entry_of",
+    "is_of_another",
     "journal_from",
     "journal_with",
     "masked",
@@ -139,12 +140,14 @@ class Journal:
     """What the files were when the last proven state was left. ``first`` says that there was no such state.
 
     ``reverts`` says that it was left by going back by hand: what was there before is then what is to be left.
+    ``run`` is the run that closes it, where that gave itself a name: the last one to write.
     """
 
     opened: str
     first: bool
     entries: tuple[Entry, ...] = ()
     reverts: bool = False
+    run: str | None = None
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -158,6 +161,7 @@ class Journal:
             "opened": self.opened,
             "first": self.first,
             **({"reverts": True} if self.reverts else {}),
+            **({} if self.run is None else {"run": self.run}),
             "items": [
                 {
                     "path": entry.path,
@@ -228,7 +232,13 @@ def journal_from(data: t.Any, contents: t.Callable[[str], bytes]) -> Journal:
         raise ValueError(f"its format is {data['version']!r}, this collection knows {VERSION}")
     entries = tuple(_entry_from(item, contents) for item in _typed(data, "items", list))
     reverts = _typed(data, "reverts", bool) if "reverts" in data else False
-    return Journal(_typed(data, "opened", str), _typed(data, "first", bool), entries, reverts)
+    run = _typed(data, "run", str) if "run" in data else None
+    return Journal(_typed(data, "opened", str), _typed(data, "first", bool), entries, reverts, run)
+
+
+def is_of_another(journal: Journal, run: str | None) -> bool:
+    """Whether another run than ``run`` has written last, and so closes the transaction. Who has no name may always."""
+    return journal.run is not None and run is not None and journal.run != run
 
 
 def check_items(items: t.Sequence[Item], reserved: str | None = None) -> None:

@@ -49,6 +49,16 @@ options:
     type: str
     choices: [present, committed, rolled_back, reverted]
     default: present
+  run:
+    description:
+      - A name for the run that this task is a part of, the same in all its tasks and in no other run, see
+        RV(matrix_fleet.synapse.synapse_host#module:run).
+      - With O(state=present) and O(state=reverted) the open transaction is this run's from now on. One that an earlier
+        run left open, because it was killed or because it is still at work, is so taken over.
+      - O(state=committed) and O(state=rolled_back) are refused where another run has taken over, because it is that one
+        that has to prove what is in place now.
+      - Without it, a transaction is left to whom it belongs, and closed whoever it belongs to.
+    type: str
   until:
     description:
       - For O(state=reverted), the path whose newest change is to be taken back, such as the link to the live release.
@@ -224,6 +234,11 @@ links:
   returned: success and there are some
   type: dict
   sample: {"/var/lib/synapse/venv": "/var/lib/synapse/releases/1.163.2-0fe18e3fa5d7"}
+taken_over:
+  description: Whether the task was refused because another O(run) has taken over.
+  returned: when it was
+  type: bool
+  sample: true
 kept:
   description: Folder where a rollback left copies of what did not work, for study.
   returned: where there is one
@@ -589,12 +604,22 @@ def present(module: DiscreetModule, store: Store | None) -> dict[str, t.Any]:
     return switched(module, store, items)
 
 
+def opened(module: DiscreetModule, store: Store) -> Journal | None:
+    """Return the open journal, which is this run's from now on: whatever fails in this run then puts it back."""
+    journal = store.load() if store.trusted() else None
+    if journal is not None and module.params["run"] not in {None, journal.run}:
+        journal = dataclasses.replace(journal, run=module.params["run"])
+        if not module.check_mode:
+            store.save(journal, len(journal.entries))
+    return journal
+
+
 def switched(
     module: DiscreetModule, store: Store | None, items: t.Sequence[Item], *, reverts: bool = False
 ) -> dict[str, t.Any]:
     """Make what lies there what ``items`` say, within the transaction if there is one."""
     _transaction.check_items(items, None if store is None else store.folder)
-    journal = store.load() if store is not None and store.trusted() else None
+    journal = None if store is None else opened(module, store)
     found = {item.path: look_at(item) for item in items}
     items = [
         dataclasses.replace(item, keep_as=kept_place(item, journal))
@@ -606,6 +631,8 @@ def switched(
     after = None if store is None else _transaction.journal_with(journal, changes, found, items, timestamp())
     if after is not None and (reverts or changes):
         after = dataclasses.replace(after, reverts=reverts)
+    if after is not None and journal is None:
+        after = dataclasses.replace(after, run=module.params["run"])
     backup = None
     if (changes or after != journal) and not module.check_mode:
         backup = apply(changes, store, after, journal, module.params["keep_backups"])
@@ -655,9 +682,22 @@ def _result(journal: Journal | None, **more: t.Any) -> dict[str, t.Any]:
     }
 
 
+def to_close(module: DiscreetModule, store: Store) -> Journal | None:
+    """Return the open journal. Raises ``SynapseError`` where it is another run that closes it."""
+    journal = store.load() if store.trusted() else None
+    if journal is not None and _transaction.is_of_another(journal, module.params["run"]):
+        raise SynapseError(
+            f"Another run has taken over this installation and will finish it (the transaction in {store.folder} is "
+            "its own now); where it was interrupted, the next run will. Nothing was changed. Let it end, then run again "
+            "if what this run was to bring is still missing.",
+            taken_over=True,
+        )
+    return journal
+
+
 def committed(module: DiscreetModule, store: Store) -> dict[str, t.Any]:
     """Close the transaction, and keep what it replaced."""
-    journal = store.load() if store.trusted() else None
+    journal = to_close(module, store)
     if journal is None:
         return _result(None)
     backup = None if module.check_mode else store.commit(module.params["keep_backups"])
@@ -666,7 +706,7 @@ def committed(module: DiscreetModule, store: Store) -> dict[str, t.Any]:
 
 def rolled_back(module: DiscreetModule, store: Store) -> dict[str, t.Any]:
     """Put back what the transaction saved."""
-    journal = store.load() if store.trusted() else None
+    journal = to_close(module, store)
     if journal is None or journal.first:
         return _result(journal)
     changed, diff, failed = [], [], []
@@ -723,6 +763,7 @@ def main() -> None:
                 "default": "present",
             },
             "transaction": {"type": "path"},
+            "run": {"type": "str"},
             "until": {"type": "path"},
             "close": {"type": "bool", "default": True},
             "keep_backups": {"type": "int", "default": 5},

@@ -87,6 +87,13 @@ service_manager:
   returned: success
   type: str
   sample: systemd
+run:
+  description:
+    - A random name for the run that begins with this task. No other run has it.
+    - With it, O(matrix_fleet.synapse.synapse_files#module:run) tells runs apart that meet on one host.
+  returned: success
+  type: str
+  sample: 3f0c9a5b7d1e42a8b6c4d2e0f1a39587
 effective_user:
   description: Who the task ran as; a number where the host has no name for it.
   returned: success
@@ -114,6 +121,7 @@ import contextlib
 import grp
 import os
 import pwd
+import secrets
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
@@ -219,7 +227,12 @@ def run(module: AnsibleModule) -> dict[str, t.Any]:
         refused += [_units.refusal(unit, config, own) for unit in others]
     if refused:
         raise SynapseError("\n".join(refused), refusals=refused)
-    result: dict[str, t.Any] = {"changed": False, "service_manager": manager, "effective_user": effective_user()}
+    result: dict[str, t.Any] = {
+        "changed": False,
+        "service_manager": manager,
+        "run": secrets.token_hex(16),
+        "effective_user": effective_user(),
+    }
     if module.params["user"] is not None:
         result.update(account(module))
     return result

@@ -19,7 +19,9 @@ FRESH = {"previous_release": None, "adopt_as": None, "live": False}
 READY = {"direction": "none", "database": {"state": "ready"}}
 
 
-def derived(folder: Path, cases: dict[str, dict[str, t.Any]], *names: str) -> dict[str, dict[str, t.Any]]:
+def derived(
+    folder: Path, cases: dict[str, dict[str, t.Any]], *names: str, tags: str = "all"
+) -> dict[str, dict[str, t.Any]]:
     """Return what variables of the role are, by case; each case gives what the tasks before would have registered."""
     inventory, playbook, answer = folder / "inventory.json", folder / "play.json", folder / "answer.json"
     defaults = yaml.safe_load((ROLE / "defaults" / "main.yml").read_text(encoding="utf-8"))
@@ -37,10 +39,22 @@ def derived(folder: Path, cases: dict[str, dict[str, t.Any]], *names: str) -> di
         },
     ]
     files = [str(ROLE / "vars" / "main.yml")]
-    play = {"name": "Derive", "hosts": "all", "gather_facts": False, "vars_files": files, "tasks": tasks}
+    play = {
+        "name": "Derive",
+        "hosts": "all",
+        "gather_facts": False,
+        "vars_files": files,
+        "tasks": tasks,
+        "tags": ["always"],
+    }
     playbook.write_text(json.dumps([play]), encoding="utf-8")
     run = subprocess.run(
-        [str(Path(sys.executable).with_name("ansible-playbook")), f"--inventory={inventory}", str(playbook)],
+        [
+            str(Path(sys.executable).with_name("ansible-playbook")),
+            f"--inventory={inventory}",
+            f"--tags={tags}",
+            str(playbook),
+        ],
         check=False,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -51,6 +65,14 @@ def derived(folder: Path, cases: dict[str, dict[str, t.Any]], *names: str) -> di
     text = answer.read_text(encoding="utf-8")
     found: dict[str, dict[str, t.Any]] = json.loads(text[text.index("{") :])
     return found
+
+
+def test_only_a_run_that_goes_on_to_the_proof_takes_an_open_transaction_over(tmp_path: Path) -> None:
+    whole = {
+        tags: derived(tmp_path, {"host": {}}, "_synapse_whole", tags=tags)["host"]["_synapse_whole"]
+        for tags in ("all", "synapse", "mine", "synapse_install", "synapse_configure,mine", "synapse_install,synapse")
+    }
+    assert {tags for tags, goes_on in whole.items() if not goes_on} == {"synapse_install", "synapse_configure,mine"}
 
 
 def test_the_database_has_a_say_wherever_an_environment_goes_live(tmp_path: Path) -> None:

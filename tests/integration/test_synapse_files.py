@@ -348,6 +348,58 @@ def test_a_second_run_at_the_same_time_is_turned_away(host: Host) -> None:
     assert host({"path": "a", "content": "y"})["changed"] is True
 
 
+def taken_over(answer: dict[str, t.Any]) -> bool:
+    if answer.get("taken_over"):
+        assert "Another run has taken over this installation and will finish it" in answer["msg"]
+        assert answer["failed"]
+    return bool(answer.get("taken_over"))
+
+
+@pytest.mark.parametrize("check", [True, False])
+@pytest.mark.parametrize("state", ["committed", "rolled_back"])
+def test_a_run_leaves_alone_what_another_has_taken_over(host: Host, state: str, check: bool) -> None:
+    host({"path": "a", "content": "old"})
+    host(state="committed")
+    host({"path": "a", "content": "of one"}, run="one")
+    # Nothing of the other one differs yet: it goes on from what is there all the same.
+    assert host({"path": "a", "content": "of one"}, run="two")["changed"] is False
+    before = (host.transaction / "current/journal.json").read_bytes()
+    assert taken_over(host(state=state, run="one", _ansible_check_mode=check))
+    assert (host.transaction / "current/journal.json").read_bytes() == before
+    assert (host.root / "a").read_text() == "of one"
+    assert host(state=state, run="two")["changed"] is True
+    assert (host.root / "a").read_text() == ("of one" if state == "committed" else "old")
+    # Of what is closed nobody has to be told.
+    assert host(state=state, run="one")["changed"] is False
+
+
+def test_a_transaction_without_a_name_may_be_closed_by_anybody_and_is_taken_over(host: Host) -> None:
+    host({"path": "a", "content": "old"})
+    journal = host.transaction / "current/journal.json"
+    assert "run" not in json.loads(journal.read_text())
+    assert host(state="committed", run="one")["changed"] is True
+    host({"path": "a", "content": "of an earlier version"})
+    host({"path": "a", "content": "of an earlier version"}, run="one", _ansible_check_mode=True)
+    assert "run" not in json.loads(journal.read_text())
+    host({"path": "a", "content": "of an earlier version"}, run="one")
+    assert taken_over(host(state="rolled_back", run="two"))
+    # Who has no name leaves it to whom it belongs, and may close it.
+    host({"path": "a", "content": "by hand"})
+    assert taken_over(host(state="rolled_back", run="two"))
+    assert host(state="rolled_back")["files_changed"] == [str(host.root / "a")]
+    assert (host.root / "a").read_text() == "old"
+
+
+def test_a_run_that_fails_puts_back_what_it_took_over(host: Host) -> None:
+    host({"path": "a", "content": "old"})
+    host(state="committed")
+    host({"path": "a", "content": "of a run that was killed"}, run="one")
+    (host.root / "b").mkdir()
+    assert "is a folder" in host({"path": "b", "content": "in the way"}, run="two")["msg"]
+    assert host(state="rolled_back", run="two")["files_changed"] == [str(host.root / "a")]
+    assert (host.root / "a").read_text() == "old"
+
+
 @pytest.mark.parametrize("damage", [b"", b"{", b'{"version": 2}', b'{"version": 1, "items": 3}', b"[]", b"3"])
 def test_a_damaged_journal_is_named_and_nothing_is_touched(host: Host, damage: bytes) -> None:
     (host.root / "a").write_text("old")

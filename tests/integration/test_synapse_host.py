@@ -58,5 +58,11 @@ def test_the_unit_itself_and_other_configurations_are_fine(refused: t.Callable[.
     assert "failed" not in refused()
 
 
+def test_each_run_goes_by_a_name_of_its_own(refused: t.Callable[..., dict[str, t.Any]]) -> None:
+    names = [refused()["run"] for _run in range(2)]
+    assert [len(name) for name in names] == [32, 32]
+    assert names[0] != names[1]
+
+
 def test_where_there_is_no_systemd_no_unit_serves(refused: t.Callable[..., dict[str, t.Any]]) -> None:
     assert "failed" not in refused(serves=CONFIG, booted=False)

@@ -568,6 +568,23 @@ def test_a_first_deployment_that_was_interrupted_has_nothing_to_go_back_to() -> 
         _transaction.reverting([], "/f", NOW, remembered(WAS_ABSENT))
 
 
+def test_a_journal_says_whose_it_is_and_one_of_an_older_version_does_not() -> None:
+    journal = dataclasses.replace(remembered(WAS_LINK), run="one")
+    assert _transaction.journal_from(journal.data(), lambda _name: b"") == journal
+    data = {name: value for name, value in journal.data().items() if name != "run"}
+    assert _transaction.journal_from(data, lambda _name: b"").run is None
+    with pytest.raises(ValueError, match="run"):
+        _transaction.journal_from({**data, "run": 1}, lambda _name: b"")
+
+
+@pytest.mark.parametrize(
+    ("whose", "run", "another"),
+    [("one", "two", True), ("one", "one", False), (None, "two", False), ("one", None, False)],
+)
+def test_whose_a_transaction_is(whose: str | None, run: str | None, another: bool) -> None:
+    assert _transaction.is_of_another(dataclasses.replace(remembered(WAS_LINK), run=whose), run) is another
+
+
 @pytest.mark.parametrize("reverts", [True, False])
 def test_a_journal_says_whether_it_was_going_back(reverts: bool) -> None:
     journal = dataclasses.replace(remembered(WAS_LINK), reverts=reverts)
