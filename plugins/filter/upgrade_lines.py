@@ -36,6 +36,11 @@ options:
     type: list
     elements: str
     required: true
+  unknown:
+    description: The hosts that went out of reach in the middle of it.
+    type: list
+    elements: str
+    default: []
   predicted:
     description: Whether this was check mode.
     type: bool

@@ -688,8 +688,8 @@ def to_close(module: DiscreetModule, store: Store) -> Journal | None:
     if journal is not None and _transaction.is_of_another(journal, module.params["run"]):
         raise SynapseError(
             f"Another run has taken over this installation and will finish it (the transaction in {store.folder} is "
-            "its own now); where it was interrupted, the next run will. Nothing was changed. Let it end, then run again "
-            "if what this run was to bring is still missing.",
+            "its own now); where it was interrupted, the next run will. Nothing was changed. Let it end, then run "
+            "again if what this run was to bring is still missing.",
             taken_over=True,
         )
     return journal

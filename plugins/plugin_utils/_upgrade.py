@@ -60,6 +60,7 @@ def upgrade_lines(
     proven: Collection[str],
     failed: Collection[str],
     away: Collection[str],
+    unknown: Collection[str] = (),
     predicted: bool = False,
 ) -> list[str]:
     """Return one line a host: what it ran and runs now, or why not. ``facts`` are the hosts' variables."""
@@ -68,6 +69,11 @@ def upgrade_lines(
         known = facts[host]
         if host in away:
             line = "out of reach, nothing was done"
+        elif host in unknown:
+            line = (
+                "UNKNOWN: it went out of reach in the middle of it, and serves what was in place at that instant. The "
+                "next run finishes that, or puts back what was there"
+            )
         elif host in failed:
             # What a rollback said, or what failed without anything to roll back.
             told = known.get("_synapse_failure") or {}, known.get("ansible_failed_result") or {}

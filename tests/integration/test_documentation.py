@@ -39,6 +39,7 @@ OF_PLAYBOOKS = {
     "synapse_rollback",
     "synapse_upgrade_failed",
     "synapse_upgrade_proven",
+    "synapse_upgrade_unknown",
     "synapse_upgrade_unreachable",
     "synapse_upgrade_untouched",
     "synapse_deployed",

@@ -83,12 +83,13 @@ def test_an_order_that_cannot_be_is_refused(setting: str, value: object, words: 
         ({"_synapse_failure": {"msg": " Prove: no. "}}, "failed", "h: FAILED: Prove: no."),
         ({"_synapse_failure": {"skipped": True}, "ansible_failed_result": {"msg": "no"}}, "failed", "h: FAILED: no"),
         ({}, "failed", "h: FAILED: see above"),
+        ({"_synapse_failure": {"msg": "no"}}, "unknown", "h: UNKNOWN: it went out of reach in the middle of it"),
         ({}, "away", "h: out of reach, nothing was done"),
         ({}, "", "h: untouched, because a server before it was not proven"),
     ],
 )
 def test_what_an_upgrade_came_to(known: dict[str, t.Any], where: str, line: str) -> None:
-    groups = {name: ["h"] if name == where else [] for name in ("proven", "failed", "away")}
+    groups = {name: ["h"] if name == where else [] for name in ("proven", "failed", "away", "unknown")}
     [said] = upgrade_lines({"h": known}, ["h"], **groups)
     assert said.startswith(line)
 
