@@ -1,4 +1,4 @@
-"""Let two people use the homeserver of one of the hosts, and write down what they left: leave_a_past.py HOST."""
+"""Let two people use the homeserver of a host, and write down what they left: leave_a_past.py HOST [SERVER_NAME]."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from past import leave
 REGISTER = "/var/lib/synapse/venv/bin/register_new_matrix_user"
 
 
-def main(name: str) -> None:
+def main(name: str, server_name: str) -> None:
     accounts = []
     for user in ("ada", "bob"):
-        account = Account(f"@{user}:{name}.test", secrets.token_hex(16))
+        account = Account(f"@{user}:{server_name}", secrets.token_hex(16))
         command = ["docker", "exec", name, REGISTER, "--no-admin", "-u", user, "-p", account.password]
         subprocess.run(
             [*command, "-c", "/etc/synapse/homeserver.yaml", "http://127.0.0.1:8008"],
@@ -33,4 +33,4 @@ def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], (sys.argv[2:] or [f"{sys.argv[1]}.test"])[0])
