@@ -19,7 +19,7 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner impor
 if t.TYPE_CHECKING:
     from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import Runner
 
-__all__ = ["PLACES", "Serving", "observe", "refusal", "serves"]
+__all__ = ["PLACES", "Serving", "files_of", "observe", "refusal", "serves"]
 
 # Where units are, the first that has a name counts (systemd.unit(5)).
 PLACES = (
@@ -59,7 +59,7 @@ def serves(text: str, config: str) -> bool:
     return False
 
 
-def _files_of(places: t.Sequence[str]) -> dict[str, str]:
+def files_of(places: t.Sequence[str]) -> dict[str, str]:
     """Return the file of each unit by its name."""
     found: dict[str, str] = {}
     for place in places:
@@ -75,7 +75,7 @@ def _files_of(places: t.Sequence[str]) -> dict[str, str]:
 
 def observe(run: Runner, config: str, own: str | None, places: t.Sequence[str] = PLACES) -> list[Serving]:
     """Return the units other than ``own`` that serve ``config`` and run or are started with the host."""
-    files = _files_of(places)
+    files = files_of(places)
     mine = os.path.realpath(files[own]) if own in files else None
     found = []
     for name, file in sorted(files.items()):

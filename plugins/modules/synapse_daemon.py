@@ -145,6 +145,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _daemon, _files, _logs
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._daemon import Process, Verdict
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._processes import listens, process, processes
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import (
     TIMED_OUT,
     Runner,
@@ -155,40 +156,6 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner impor
 _STEP = 0.05  # seconds between two looks
 _SETTLE = 10.0  # seconds in which a daemon that has listeners begins to listen
 _TAIL = 256 * 1024  # bytes of a log that are searched
-
-
-def _text(path: str) -> str:
-    """Return a file of /proc; nothing where the process is gone, or is somebody else's."""
-    try:
-        with open(path, "rb") as stream:
-            return stream.read().decode("utf-8", "surrogateescape")
-    except OSError:
-        return ""
-
-
-def process(pid: int) -> Process | None:
-    """Return the living process with this id; a zombie does not live."""
-    facts = _daemon.parse_stat(_text(f"/proc/{pid}/stat"))
-    if facts is None or facts[0] in {"Z", "X", "x"}:
-        return None
-    return Process(pid, tuple(_text(f"/proc/{pid}/cmdline").split("\0")[:-1]), facts[1])
-
-
-def processes() -> t.Iterator[Process]:
-    """Return all other living processes of this pid namespace: those of containers are none of our business."""
-    own = os.stat("/proc/self/ns/pid")
-    for name in os.listdir("/proc"):
-        if not name.isdecimal() or int(name) == os.getpid():
-            continue
-        if "synapse" not in _text(f"/proc/{name}/cmdline"):
-            continue
-        try:
-            status = os.stat(f"/proc/{name}/ns/pid")
-        except OSError:
-            continue
-        found = process(int(name))
-        if (status.st_dev, status.st_ino) == (own.st_dev, own.st_ino) and found is not None:
-            yield found
 
 
 def observe(params: dict[str, t.Any]) -> Verdict:
@@ -208,17 +175,6 @@ def lives(known: Process) -> bool:
     """Whether this very process still lives; another one with its number is not it."""
     now = process(known.pid)
     return now is not None and now.started == known.started
-
-
-def listens(known: Process) -> bool:
-    """Whether the process accepts connections on any socket."""
-    base = f"/proc/{known.pid}"
-    inodes = _daemon.listening(_text(f"{base}/net/tcp") + "\n" + _text(f"{base}/net/tcp6"), _text(f"{base}/net/unix"))
-    try:
-        links = [os.readlink(f"{base}/fd/{name}") for name in os.listdir(f"{base}/fd")]
-    except OSError:
-        return False
-    return any(link.startswith("socket:[") and link[8:-1] in inodes for link in links)
 
 
 def _until(seconds: float, reached: t.Callable[[], bool]) -> bool:
