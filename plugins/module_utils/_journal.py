@@ -13,6 +13,7 @@ Layout, all of it 0700 and 0600 of the user that runs the task::
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import fcntl
 import json
@@ -140,12 +141,17 @@ class Store:
             return content
 
         try:
-            return journal_from(json.loads(data), copy)
+            journal = journal_from(json.loads(data), copy)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise SynapseError(
                 f"The journal {file} is damaged ({error}). It and the copies beside it are what the files were "
                 f"before the last change: put back by hand what you need, move {folder} away, and run again."
             ) from error
+        placed = [
+            entry if entry.saved is None else dataclasses.replace(entry, saved=os.path.join(folder, entry.saved))
+            for entry in journal.entries
+        ]
+        return dataclasses.replace(journal, entries=tuple(placed))
 
     def save(self, journal: Journal, known: int) -> None:
         """Put the journal on disk; its first ``known`` entries' copies are there already. Raises ``SynapseError``."""

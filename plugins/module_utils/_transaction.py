@@ -76,6 +76,7 @@ class Item:
     secret: bool = False
     restart: bool = True
     keep_as: str | None = None
+    saved: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,8 @@ class Change:
 class Entry:
     """What lay at ``path`` before; enough to put it back exactly. ``kept`` is where a replaced folder waits.
 
-    ``minted`` marks a secret that was made because there was none: going back does not destroy it.
+    ``minted`` marks a secret that was made because there was none: going back does not destroy it. ``saved`` is where
+    the copy of a file lies.
     """
 
     path: str
@@ -133,6 +135,7 @@ class Entry:
     restart: bool = True
     minted: bool = False
     secret: bool = False
+    saved: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -220,6 +223,7 @@ def _entry_from(item: t.Any, contents: t.Callable[[str], bytes]) -> Entry:
         restart=_typed(item, "restart", bool),
         minted=_typed(item, "minted", bool),
         secret=_typed(item, "secret", bool),
+        saved=copy,
     )
 
 
@@ -489,6 +493,7 @@ def _item_of(entry: Entry) -> Item | None:
             mode=entry.mode,
             secret=entry.secret,
             restart=entry.restart,
+            saved=entry.saved,
         )
     target = _leads_to(entry)
     return None if target is None else Item(entry.path, "link", target=target, restart=entry.restart)

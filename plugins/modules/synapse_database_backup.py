@@ -35,7 +35,7 @@ options:
   database:
     description:
       - The server's SQLite file. Where there is none, or an empty one, there is nothing to back up.
-      - One of O(database) and O(postgresql) is needed.
+      - One of O(database), O(postgresql) and O(config_path) is needed.
     type: path
   postgresql:
     description:
@@ -73,6 +73,12 @@ options:
         description: Further parameters of libpq, such as C(sslmode). A password among them is refused.
         type: dict
         default: {}
+  config_path:
+    description:
+      - A configuration file of Synapse that says which database it is, instead of O(database) and O(postgresql). It
+        need not be in place, and is read with the rights of the task.
+      - Of several databases (C(databases)), and of an SQLite file without a path from the root, none can be told.
+    type: path
   user:
     description:
       - The user that Synapse runs as. Only this user opens the database.
@@ -225,6 +231,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _backup, _files
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._configured import configured
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._module import DiscreetModule
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._probes import database_backup as probe
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._probing import (
@@ -291,13 +298,17 @@ class Host:
         # Nothing is to go on writing for a run that was killed.
         self.run = module_runner(module, ends_with_us=True)
         self.begun = time.monotonic()
-        self.engine = "sqlite" if module.params["database"] else "postgresql"
-        self.database: str = os.path.abspath(module.params["database"] or "/")
-        self.python: str = module.params["python"]
-        self.folder: str = module.params["path"]
+        if self.params["config_path"] is not None:
+            found = configured(self.run, self.params["config_path"], self.params["user"], [self.params["python"]])
+            module.no_log_values.update(found.secrets)
+            self.params = {**self.params, "database": found.path, "postgresql": found.postgresql}
+        self.engine = "sqlite" if self.params["database"] else "postgresql"
+        self.database: str = os.path.abspath(self.params["database"] or "/")
+        self.python: str = self.params["python"]
+        self.folder: str = self.params["path"]
         self.connection: _backup.Connection | None = None
         if self.engine == "postgresql":
-            self.connection = _backup.connection_of(module.params["postgresql"])
+            self.connection = _backup.connection_of(self.params["postgresql"])
 
     def left(self) -> float:
         """Return the seconds that are left of the time limit."""
@@ -872,8 +883,8 @@ def _account(host: Host) -> tuple[Account | None, bool]:
 
 def _check(params: t.Mapping[str, t.Any]) -> None:
     # Not mutually_exclusive, which also refuses a null beside a value.
-    if bool(params["database"]) == (params["postgresql"] is not None):
-        raise SynapseError("Give one of 'database' (SQLite) and 'postgresql', and not both.")
+    if sum((bool(params["database"]), params["postgresql"] is not None, bool(params["config_path"]))) != 1:
+        raise SynapseError("Give one of 'database' (SQLite), 'postgresql' and 'config_path', and not more.")
     _backup.check_label(params["label"])
     _backup.check_version(params["version"])
     for name in ("keep", "timeout"):
@@ -992,6 +1003,7 @@ def main() -> None:
                     "args": {"type": "dict", "default": {}},
                 },
             },
+            "config_path": {"type": "path"},
             "user": {"type": "str"},
             "python": {"type": "path", "default": "/var/lib/synapse/venv/bin/python"},
             "path": {"type": "path", "default": "/var/lib/synapse/backups"},

@@ -234,6 +234,13 @@ links:
   returned: success and there are some
   type: dict
   sample: {"/var/lib/synapse/venv": "/var/lib/synapse/releases/1.163.2-0fe18e3fa5d7"}
+saved:
+  description:
+    - Where the copies lie of the files that are put back, or would be, by path. They are gone once the transaction is
+      closed.
+  returned: with O(state=reverted), and with O(state=rolled_back) in check mode
+  type: dict
+  sample: {"/etc/synapse/homeserver.yaml": "/etc/synapse/.transaction/backups/20260102T030405Z/0"}
 taken_over:
   description: Whether the task was refused because another O(run) has taken over.
   returned: when it was
@@ -667,7 +674,8 @@ def reverted(module: DiscreetModule, store: Store) -> dict[str, t.Any]:
             )
     # To take back an unfinished change of the path is not to leave what served: then there is nothing to mark.
     known = unfinished is not None and any(entry.path == path for entry in unfinished.entries)
-    return switched(module, store, items, reverts=not known or (unfinished is not None and unfinished.reverts))
+    result = switched(module, store, items, reverts=not known or (unfinished is not None and unfinished.reverts))
+    return {**result, "saved": {item.path: item.saved for item in items if item.saved is not None}}
 
 
 def _result(journal: Journal | None, **more: t.Any) -> dict[str, t.Any]:
@@ -733,7 +741,9 @@ def rolled_back(module: DiscreetModule, store: Store) -> dict[str, t.Any]:
                 _files.clear(_PINS.reach(entry.path))
         if module.params["close"]:
             store.drop()
-    kept_aside = {} if aside is None else {"kept": aside}
+    kept_aside: dict[str, t.Any] = {} if aside is None else {"kept": aside}
+    if module.check_mode:
+        kept_aside["saved"] = {entry.path: entry.saved for entry in journal.entries if entry.saved is not None}
     left_open = None if module.params["close"] else journal
     return _result(left_open, changed=True, files_changed=changed, diff=diff, links=links, **kept_aside)
 

@@ -77,10 +77,16 @@ options:
         description: Further parameters of libpq, such as C(sslmode). A password among them is refused.
         type: dict
         default: {}
+  config_path:
+    description:
+      - A configuration file of Synapse that says which database it is, instead of O(database) and O(postgresql). It
+        need not be in place, and is read with the rights of the task.
+      - Of several databases (C(databases)), and of an SQLite file without a path from the root, none can be told.
+    type: path
   allow_unsafe_locale:
     description:
       - Whether Synapse's configuration has C(allow_unsafe_locale) in its database section, and so accepts another
-        collation than C.
+        collation than C. With O(config_path) that is read there.
     type: bool
     default: false
   user:
@@ -243,6 +249,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _backup, _files, _gate
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._configured import configured
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._health_observe import installed_version
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._module import DiscreetModule
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._probes import database_state as probe
@@ -375,6 +382,22 @@ class Gate:
         self.check_mode: bool = module.check_mode
         self.params: dict[str, t.Any] = module.params
         self.run: Runner = module_runner(module)
+        if module.params["config_path"] is not None:
+            self._configure()
+
+    def _configure(self) -> None:
+        """Take the database from a configuration. Raises ``SynapseError``."""
+        params = self.params
+        found = configured(
+            self.run, params["config_path"], params["user"], [params["python"], params["current_python"]]
+        )
+        self.module.no_log_values.update(found.secrets)
+        self.params = {
+            **params,
+            "database": found.path,
+            "postgresql": found.postgresql,
+            "allow_unsafe_locale": found.allow_unsafe_locale,
+        }
 
     def request(self) -> tuple[dict[str, object] | None, str, str]:
         """Return the probe's request for the database, the engine, and how to name the database."""
@@ -550,6 +573,7 @@ def main() -> None:
                     "args": {"type": "dict", "default": {}},
                 },
             },
+            "config_path": {"type": "path"},
             "allow_unsafe_locale": {"type": "bool", "default": False},
             "user": {"type": "str"},
             "releases_path": {"type": "path"},
@@ -559,8 +583,8 @@ def main() -> None:
             "worker_units": {"type": "list", "elements": "str", "default": []},
             "fail": {"type": "bool", "default": True},
         },
-        mutually_exclusive=[("database", "postgresql")],
-        required_one_of=[("database", "postgresql")],
+        mutually_exclusive=[("database", "postgresql", "config_path")],
+        required_one_of=[("database", "postgresql", "config_path")],
         required_if=[("backup", True, ("backup_path",))],
         supports_check_mode=True,
     )

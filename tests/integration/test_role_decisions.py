@@ -67,6 +67,21 @@ def derived(
     return found
 
 
+def test_the_way_back_asks_the_database_of_the_configuration_that_is_put_back(tmp_path: Path) -> None:
+    place = "/etc/synapse/homeserver.yaml"
+    cases: dict[str, dict[str, t.Any]] = {
+        "changed": {"_synapse_would": {"saved": {place: "/copies/0"}}},
+        "another": {"_synapse_would": {"saved": {"/etc/synapse/log.yaml": "/copies/1"}}},
+        "refused": {"_synapse_would": {"msg": "no"}},
+    }
+    found = derived(tmp_path, cases, "_synapse_back_config")
+    assert {host: one["_synapse_back_config"] for host, one in found.items()} == {
+        "changed": "/copies/0",
+        "another": "",
+        "refused": "",
+    }
+
+
 def test_only_a_run_that_goes_on_to_the_proof_takes_an_open_transaction_over(tmp_path: Path) -> None:
     whole = {
         tags: derived(tmp_path, {"host": {}}, "_synapse_whole", tags=tags)["host"]["_synapse_whole"]

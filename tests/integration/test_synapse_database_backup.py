@@ -93,7 +93,7 @@ class Host:
             "_ansible_diff": True,
             **more,
         }
-        if "postgresql" not in given:
+        if "postgresql" not in given and "config_path" not in more:
             given.setdefault("database", str(self.database))
         return {name: value for name, value in given.items() if value is not None}
 
@@ -293,6 +293,18 @@ def test_an_sqlite_backup_is_restored_by_the_commands_that_are_returned(host: Ho
     assert host.database.owner() == USER
     with contextlib.closing(sqlite3.connect(host.database)) as connection:
         assert not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'newer'").fetchone()
+
+
+def test_the_database_is_the_one_that_a_configuration_asks_for(host: Host) -> None:
+    host.make_database(7)
+    config = host.folder / "saved"
+    config.write_text(f"database: {{name: sqlite3, args: {{database: {host.database}}}}}\n", encoding="utf-8")
+    config.chmod(0o600)
+    result = host.ok(database=None, config_path=str(config))
+    assert len(host.rows(pathlib.Path(result["path"]))) == 7
+    config.write_text("database: {name: sqlite3, args: {database: here.db}}\n", encoding="utf-8")
+    assert "no path from the root" in host.refused(database=None, config_path=str(config))
+    assert "not more" in host.refused(database=str(host.database), config_path=str(config))
 
 
 def test_a_backup_that_was_changed_is_not_restored(host: Host) -> None:
@@ -847,6 +859,17 @@ def test_a_password_is_in_no_argument_no_environment_and_no_result(
     assert {
         name for name in set(os.listdir(tempfile.gettempdir())) - before if name.startswith("synapse-probe-")
     } == set()
+
+
+def test_a_password_in_a_configuration_is_used_and_not_shown(
+    host: Host, cluster: postgresql.Cluster, database: dict[str, t.Any]
+) -> None:
+    args = {**cluster.settings_with_password, "dbname": database["dbname"], "cp_min": 5}
+    config = host.folder / "saved"
+    config.write_text(json.dumps({"database": {"name": "psycopg2", "args": args}}), encoding="utf-8")
+    result = host.ok(database=None, config_path=str(config))
+    assert result["engine"] == "postgresql"
+    assert postgresql.PASSWORD not in result["_output"]
 
 
 def test_a_password_file_is_used(host: Host, cluster: postgresql.Cluster, database: dict[str, t.Any]) -> None:

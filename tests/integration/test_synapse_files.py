@@ -731,6 +731,19 @@ def test_going_back_by_hand_takes_back_the_newest_release_and_goes_forth_again(h
     )
 
 
+def test_the_way_back_names_the_copies_of_what_it_puts_back(host: Host) -> None:
+    for name, config in (("one", "of one"), ("two", "of two")):
+        host(*release(host, name, config))
+        host(state="committed")
+    path = str(host.root / "config")
+    for name in ("three", "four"):  # the second time beside an open transaction
+        back = {"state": "reverted", "until": str(host.root / "venv"), "_ansible_check_mode": True}
+        assert Path(host(**back)["saved"][path]).read_text() == ("of one" if name == "three" else "of two")
+        host(*release(host, name, f"of {name}"))
+        assert Path(host(state="rolled_back", _ansible_check_mode=True)["saved"][path]).read_text() == "of two"
+    assert "saved" not in host(state="rolled_back")
+
+
 @pytest.mark.parametrize("opened", ["by the way back", "by an upgrade"])
 def test_going_back_by_hand_is_finished_where_it_was_interrupted(host: Host, opened: str) -> None:
     for name in ("zero", "one", "two"):

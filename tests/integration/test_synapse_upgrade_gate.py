@@ -90,6 +90,43 @@ def change(path: pathlib.Path, *statements: str) -> None:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
+# A configuration that says which database it is
+
+
+def test_the_database_is_the_one_that_a_configuration_asks_for(gate: Gate, database: pathlib.Path) -> None:
+    change(database, "UPDATE schema_compat_version SET compat_version = 94")
+    config = database.parent / "saved"
+    config.write_text(f"database: {{name: sqlite3, args: {{database: {database}}}}}\n", encoding="utf-8")
+    result = gate(config_path=config, python=OLD, current_python=NEW)
+    assert found(result)["downgrade_forbidden"] == "error"
+    assert str(database) in result["msg"]
+
+
+def test_a_configuration_is_read_by_the_release_at_hand_where_the_other_one_is_lost(
+    gate: Gate, database: pathlib.Path
+) -> None:
+    config = database.parent / "saved"
+    config.write_text(f"database: {{name: sqlite3, args: {{database: {database}}}}}\n", encoding="utf-8")
+    result = gate(config_path=config, python=str(database.parent / "lost" / "python"), current_python=NEW)
+    assert found(result)["environment_missing"] == "error"
+    assert result["database"]["state"] == "ready"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("databases: {}\n", "several databases"), ("a: [\n", "not YAML"), ("[]", "not a mapping"), (None, "no such file")],
+)
+def test_a_configuration_that_does_not_tell_is_refused(
+    run_module: Callable[..., dict[str, t.Any]], folder: pathlib.Path, text: str | None, words: str
+) -> None:
+    config = folder / "saved"
+    if text is not None:
+        config.write_text(text, encoding="utf-8")
+    result = run_module("synapse_upgrade_gate", python=NEW, config_path=config)
+    assert result["failed"]
+    assert words in result["msg"]
+
+
 # SQLite
 
 
