@@ -5,22 +5,29 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: status_lines
-short_description: One line a host from what was asked of a fleet
+short_description: The state of a fleet as lines for a terminal
 version_added: 0.1.0
 author: Matrix Fleet maintainers (@matrix-fleet)
 description:
-  - Turns the verdicts of M(matrix_fleet.synapse.synapse_health) into lines for a terminal.
+  - Turns the results of M(matrix_fleet.synapse.synapse_doctor) into a table with one line a host, and what was found
+    beneath it.
+  - What comes from hosts stays text: nothing in it is ever taken for a template.
+positional: width
 options:
   _input:
-    description: The hosts with the module's results.
+    description: The hosts with the module's results. A host without one is V({unreachable: true}).
     type: dict
     required: true
+  width:
+    description: How many columns the terminal has, with those that Ansible itself takes.
+    type: int
+    default: 120
 """
 
 EXAMPLES = r"""
 - name: Show the fleet
   ansible.builtin.debug:
-    msg: "{{ {inventory_hostname: synapse_status} | matrix_fleet.synapse.status_lines }}"
+    msg: "{{ {inventory_hostname: diagnosis} | matrix_fleet.synapse.status_lines }}"
 """
 
 RETURN = r"""
@@ -32,7 +39,17 @@ _value:
 
 import typing as t
 
-from ansible_collections.matrix_fleet.synapse.plugins.plugin_utils._status import status_lines
+from ansible.utils.unsafe_proxy import wrap_var
+
+from ansible_collections.matrix_fleet.synapse.plugins.plugin_utils._status import status_lines as lines_of
+
+if t.TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def status_lines(answers: Mapping[str, Mapping[str, t.Any]], width: int = 120) -> t.Any:
+    """Return the lines, as text that is no template."""
+    return wrap_var(lines_of(answers, width))
 
 
 class FilterModule:

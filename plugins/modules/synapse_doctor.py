@@ -51,6 +51,7 @@ options:
     description:
       - The systemd unit of the main process.
       - Where there is none of this name, one that starts Synapse with this configuration is looked for.
+      - Empty where no unit starts it.
     type: str
     default: matrix-synapse.service
   pid_file:
@@ -270,7 +271,7 @@ def request_of(params: t.Mapping[str, t.Any]) -> Request:
         python=params["python"],
         releases_path=params["releases_path"],
         user=params["user"],
-        unit=params["unit"],
+        unit=params["unit"] or None,
         pid_file=params["pid_file"],
         worker_configs=tuple(params["workers"]),
         worker_units=tuple(params["worker_units"]),
