@@ -8,7 +8,7 @@ import json
 import re
 import shlex
 import typing as t
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import SynapseError
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._secret_names import secret_arguments
@@ -26,12 +26,14 @@ __all__ = [
     "Listing",
     "Manifest",
     "Plan",
+    "Reader",
     "Tools",
     "check_label",
     "check_version",
     "choose_tools",
     "connection_of",
     "dump_command",
+    "expected",
     "explain_dump",
     "file_name",
     "leftovers",
@@ -191,9 +193,27 @@ class Plan:
         return {"before": "".join(f"{name}\n" for name in self.before), "after": "".join(f"{name}\n" for name in after)}
 
 
-def plan(listing: Listing, *, file: str | None, keep: int) -> Plan:
+@dataclass(frozen=True)
+class Reader:
+    """A release of Synapse that could be gone back to. Without a known ``schema`` it reads what it wrote itself."""
+
+    version: str | None
+    schema: int | None
+
+    def reads(self, manifest: Manifest) -> bool:
+        """Whether this release can serve what is in a backup."""
+        if self.schema is None:
+            return manifest.version is not None and manifest.version == self.version
+        return (manifest.compat_version or 0) <= self.schema
+
+
+def plan(
+    listing: Listing, *, file: str | None, keep: int, made: Manifest | None = None, readers: Iterable[Reader] = ()
+) -> Plan:
     """Decide which backups go when ``file`` is made: those beyond the newest ``keep``, which counts ``file``.
 
+    Of those that each of ``readers`` can read the newest stays, however old it is: without it, that release could not
+    be gone back to. ``made`` is what is known of ``file``, and tells which kind of database this is about.
     Only backups with a manifest count and go. Without a new one none goes.
     """
     complete = [manifest for _name, manifest in listing.manifests if manifest.file in listing.names]
@@ -202,7 +222,23 @@ def plan(listing: Listing, *, file: str | None, keep: int) -> Plan:
     if file is None:
         return Plan(None, before=before)
     others = max(keep, 1) - 1
-    return Plan(file, before[: len(before) - others] if others < len(before) else (), before)
+    beyond = before[: len(before) - others] if others < len(before) else ()
+    spared = set()
+    if made is not None:
+        ours = sorted((*complete, made), key=lambda manifest: manifest.file)
+        for reader in readers:
+            spared.update([one.file for one in ours if one.engine == made.engine and reader.reads(one)][-1:])
+    return Plan(file, tuple(name for name in beyond if name not in spared), before)
+
+
+def expected(listing: Listing, *, file: str, engine: str) -> Manifest | None:
+    """Return what the manifest of a backup will say that a dry run does not make; ``None`` where nothing tells.
+
+    A database does not change its compat version by itself: the newest backup has it.
+    """
+    ours = [manifest for _name, manifest in listing.manifests if manifest.engine == engine]
+    newest = max(ours, key=lambda manifest: manifest.file, default=None)
+    return None if newest is None else replace(newest, file=file)
 
 
 def leftovers(listing: Listing) -> tuple[str, ...]:

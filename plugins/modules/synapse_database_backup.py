@@ -113,9 +113,16 @@ options:
   keep:
     description:
       - How many backups stay, this one included. The oldest ones beyond it are removed once this one is complete.
+      - Besides, for each release in O(releases_path) the newest backup stays that this release can read. A release that
+        can be gone back to so keeps its way back, however many backups were made since.
       - Only files with a manifest of this module are ever removed.
     type: int
     default: 3
+  releases_path:
+    description:
+      - The folder of the releases that could be gone back to. It may be missing.
+    type: path
+    default: /var/lib/synapse/releases
   timeout:
     description:
       - Seconds after which the backup is given up.
@@ -231,6 +238,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _backup, _files
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._at_hand import find_releases
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._configured import configured
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._module import DiscreetModule
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._probes import database_backup as probe
@@ -917,6 +925,12 @@ def _refuse_full(host: Host, source: Source) -> None:
         raise SynapseError(refusal)
 
 
+def plan(host: Host, listing: _backup.Listing, file: str | None, made: _backup.Manifest | None) -> _backup.Plan:
+    """Decide what goes, in view of the releases that could be gone back to."""
+    readers = [_backup.Reader(one.version, one.schema) for one in find_releases(host.params["releases_path"])]
+    return _backup.plan(listing, file=file, keep=host.params["keep"], made=made, readers=readers)
+
+
 def predict(host: Host) -> dict[str, t.Any]:
     """Say what would be done, and do nothing."""
     account, known = _account(host)
@@ -924,7 +938,9 @@ def predict(host: Host) -> dict[str, t.Any]:
     if source.exists:
         _refuse_full(host, source)
     file = new_name(host)[0] if source.exists else None
-    return _result(host, _backup.plan(look(host.folder), file=file, keep=host.params["keep"]), [], None)
+    listing = look(host.folder)
+    made = None if file is None else _backup.expected(listing, file=file, engine=host.engine)
+    return _result(host, plan(host, listing, file, made), [], None)
 
 
 def make(host: Host) -> dict[str, t.Any]:
@@ -933,7 +949,7 @@ def make(host: Host) -> dict[str, t.Any]:
     sweep(host.folder)
     source = find(host, account)
     listing = look(host.folder)
-    nothing = _backup.plan(listing, file=None, keep=host.params["keep"])
+    nothing = plan(host, listing, None, None)
     if not source.exists:
         return _result(host, nothing, [], None)
     _refuse_full(host, source)
@@ -956,7 +972,7 @@ def make(host: Host) -> dict[str, t.Any]:
         made_at=f"{moment:%Y-%m-%dT%H:%M:%SZ}",
     )
     publish(host, made, manifest)
-    todo = _backup.plan(listing, file=name, keep=host.params["keep"])
+    todo = plan(host, listing, name, manifest)
     todo = dataclasses.replace(todo, prune=prune(host, todo.prune))
     restore = restore_commands(host, account, os.path.join(host.folder, name), made.sha256, source)
     return _result(host, todo, restore, manifest)
@@ -1011,6 +1027,7 @@ def main() -> None:
             "version": {"type": "str"},
             "unit": {"type": "str"},
             "keep": {"type": "int", "default": 3},
+            "releases_path": {"type": "path", "default": "/var/lib/synapse/releases"},
             "timeout": {"type": "int", "default": 14400},
         },
         supports_check_mode=True,

@@ -385,6 +385,27 @@ def test_only_the_newest_stay_and_nothing_else_is_touched(host: Host) -> None:
     assert "keep" in host.run(keep=0)["msg"]
 
 
+def test_the_last_one_that_the_release_before_can_read_stays(host: Host) -> None:
+    host.make_database(10)
+    releases = host.folder / "releases"
+    packages = releases / "1.150.0-0123456789ab" / "lib" / "python3.11" / "site-packages"
+    (packages / "matrix_synapse-1.150.0.dist-info").mkdir(parents=True)
+    (packages / "synapse" / "storage" / "schema").mkdir(parents=True)
+    (packages / "synapse" / "storage" / "schema" / "__init__.py").write_text("SCHEMA_VERSION = 93\n")
+    options = {"keep": 1, "releases_path": str(releases)}
+    before = host.ok(label="before", **options)["path"]
+    script = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute(sys.argv[2]); c.commit()"
+    as_user(synapse_python(), "-c", script, host.database, "UPDATE schema_compat_version SET compat_version = 94")
+    assert host.ok(label="one", **options)["pruned"] == []
+    predicted = host.run(label="two", _ansible_check_mode=True, **options)["pruned"]
+    pruned = host.ok(label="two", **options)["pruned"]
+    assert [path.rpartition("-")[2] for path in pruned] == ["one.sqlite3"]
+    assert pruned == predicted
+    assert before in [str(host.backups / one.file) for one in host.complete()]
+    shutil.rmtree(releases)
+    assert before in host.ok(label="three", **options)["pruned"]
+
+
 def test_a_backup_that_somebody_protects_stays_whole_and_keeps_nothing_from_being_made(host: Host) -> None:
     host.make_database(1)
     protected = host.ok(keep=1)["path"]

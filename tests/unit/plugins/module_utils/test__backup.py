@@ -14,7 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _backup
-from ansible_collections.matrix_fleet.synapse.plugins.module_utils._backup import Connection, Listing, Manifest, Tools
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._backup import (
+    Connection,
+    Listing,
+    Manifest,
+    Reader,
+    Tools,
+)
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import SynapseError
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._secret_names import secret_arguments
 
@@ -133,6 +139,46 @@ def test_without_a_new_one_none_goes() -> None:
     assert not todo.changed
     assert todo.prune == ()
     assert todo.diff["before"] == todo.diff["after"]
+
+
+NAMES = tuple(f"2026010{day}T000000Z-x.sqlite3" for day in range(1, 7))
+
+
+@pytest.mark.parametrize(
+    ("keep", "readers", "pruned"),
+    [
+        # The first two were made by a release that knows schema 93; those after it need 94.
+        (2, [], NAMES[:4]),
+        (2, [Reader("1.163.2", 94)], NAMES[:4]),
+        (2, [Reader("1.150.0", 93), Reader("1.163.2", 94)], (NAMES[0], *NAMES[2:4])),
+        (5, [Reader("1.150.0", 93)], NAMES[:1]),
+        (6, [Reader("1.150.0", 93)], ()),
+        (1, [Reader("1.37.0", 60)], NAMES[:5]),  # it can read none of them
+        (1, [Reader("1.150.0", None)], (NAMES[0], *NAMES[2:5])),
+        (1, [Reader(None, None)], NAMES[:5]),
+    ],
+)
+def test_the_newest_that_a_release_can_read_stays(keep: int, readers: list[Reader], pruned: tuple[str, ...]) -> None:
+    made = [
+        manifest(name, version="1.150.0" if old else "1.163.2", compat_version=84 if old else 94)
+        for name, old in zip(NAMES, (True, True, False, False, False, False), strict=True)
+    ]
+    found = Listing(NAMES[:5], tuple((f"{one.file}.json", one) for one in made[:5]))
+    todo = _backup.plan(found, file=NAMES[5], keep=keep, made=made[5], readers=readers)
+    assert todo.prune == pruned
+    assert _backup.plan(found, file=None, keep=keep, readers=readers).prune == ()
+
+
+def test_a_backup_of_the_other_kind_of_database_is_no_way_back() -> None:
+    dump = manifest(THIRD, engine="postgresql", compat_version=94)
+    todo = _backup.plan(listing(FIRST, SECOND), file=THIRD, keep=1, made=dump, readers=[Reader("1.163.2", 94)])
+    assert todo.prune == (FIRST, SECOND)
+
+
+def test_a_dry_run_expects_what_the_newest_backup_has() -> None:
+    found = _backup.expected(listing(FIRST, SECOND), file=THIRD, engine="sqlite")
+    assert found == manifest(THIRD)
+    assert _backup.expected(listing(FIRST), file=THIRD, engine="neither") is None
 
 
 def test_what_has_no_manifest_neither_counts_nor_goes() -> None:
