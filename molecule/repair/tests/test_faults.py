@@ -48,3 +48,14 @@ def test_fault_is_named_and_mended_or_refused(case: Case, tmp_path: Path) -> Non
             assert again.returncode == 0, again.stdout
             assert changed(again.stdout) == 0, again.stdout
         assert patient.digests(case.keeps) == before
+
+
+@pytest.mark.parametrize("pattern", ["sqlite", "postgresql"])
+def test_nothing_is_found_on_a_healthy_server_and_repairing_it_changes_nothing(pattern: str, tmp_path: Path) -> None:
+    with admitted(Case(f"healthy-{pattern}", "", "", "", "nothing", host=pattern), tmp_path) as patient:
+        report = patient.report()
+        assert report["state"] == "healthy", report
+        assert [one for one in report["findings"] if one["severity"] != "info"] == []
+        repair = patient.play("repair")
+        assert repair.returncode == 0, repair.stdout
+        assert changed(repair.stdout) == 0, repair.stdout
