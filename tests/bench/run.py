@@ -238,7 +238,8 @@ def prepare(controller: Controller) -> None:
         cost = controller.play(PLAYBOOKS[side], idle=False)
         say(f"{side}: the first run took {cost.wall:.0f} s")
     # The modules exactly as the role sends them are kept, to be measured without the way to the host.
-    controller.play(PLAYBOOKS["deploy"], ANSIBLE_KEEP_REMOTE_FILES="1", ANSIBLE_PIPELINING="0")
+    for playbook in (PLAYBOOKS["deploy"], "matrix_fleet.synapse.status"):
+        controller.play(playbook, ANSIBLE_KEEP_REMOTE_FILES="1", ANSIBLE_PIPELINING="0")
     container.run("sh", "-c", KEEP_PAYLOADS, "sh", PAYLOADS)
     controller.play(PLAYBOOKS["plain"])
 
@@ -331,6 +332,11 @@ def measure_modules(container: Container, times: int) -> Iterator[Row]:
     yield on_host(
         "synapse_config_check, whole process / a bare synapse.config", "<= 1.15", found["ours"], found["bare"]
     )
+    yield on_host("  for comparison: inside the module / a bare synapse.config", "", found["inside"], found["bare"])
+    found = container.sides(
+        times, ours=module("synapse_doctor"), bare=bare, inside=module("synapse_doctor", inside=True)
+    )
+    yield on_host("synapse_doctor, whole process / a bare synapse.config", "<= 3", found["ours"], found["bare"])
     yield on_host("  for comparison: inside the module / a bare synapse.config", "", found["inside"], found["bare"])
 
 
