@@ -109,10 +109,15 @@ class Problem:
 
 @dataclass(frozen=True)
 class KeyFile:
-    """What a key file holds, in order, and what is wrong with it."""
+    """What a key file holds, in order, and what is wrong with it.
+
+    ``intact`` are the keys of a file with errors that are still whole when what stands around them is passed over: a
+    byte order mark, comments, words after the key. What was damaged itself is not among them.
+    """
 
     keys: tuple[Key, ...]
     problems: tuple[Problem, ...] = ()
+    intact: tuple[Key, ...] = ()
 
     @property
     def errors(self) -> tuple[Problem, ...]:
@@ -177,6 +182,21 @@ def _text(data: bytes) -> str | Problem:
         return Problem("encoding", len((before + "x").splitlines()), "it has a byte that is not ASCII")
 
 
+def _salvage(data: bytes) -> tuple[Key, ...]:
+    """Return the keys that are whole in a file of which Synapse refuses other parts."""
+    utf_16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+    text = data.decode("utf-16" if utf_16 else "utf-8-sig", "replace").replace("\ufeff", "")
+    found = []
+    for number, line in enumerate(text.replace("\r\n", "\n").splitlines(), start=1):
+        parts = line.split()
+        if len(parts) < 3 or parts[0] != "ed25519" or not _VERSION.fullmatch(parts[1]):
+            continue
+        seed, _reason = _decode(parts[2])
+        if seed is not None:
+            found.append(Key(parts[1], seed, number))
+    return tuple(dict.fromkeys(found))
+
+
 def _doubles(keys: t.Sequence[Key]) -> t.Iterator[Problem]:
     """What is wrong between the lines."""
     first: dict[str, Key] = {}
@@ -203,7 +223,7 @@ def parse(data: bytes) -> KeyFile:
     """
     text = _text(data)
     if isinstance(text, Problem):
-        return KeyFile((), (text,))
+        return KeyFile((), (text,), _salvage(data))
     keys: list[Key] = []
     problems: list[Problem] = []
     # open() in text mode reads \r\n and \r as \n before Synapse splits.
@@ -221,7 +241,8 @@ def parse(data: bytes) -> KeyFile:
     if not keys and not problems:
         problems.append(Problem("empty", None, "the file is empty: a key was never written, or it was lost"))
     problems.extend(_doubles(keys))
-    return KeyFile(tuple(keys), tuple(problems))
+    broken = any(problem.severity == "error" for problem in problems)
+    return KeyFile(tuple(keys), tuple(problems), _salvage(data) if broken else ())
 
 
 @dataclass(frozen=True)
@@ -400,7 +421,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What was asked for. ``expired_ts`` is what a key that is replaced now gets."""
+    """What was asked for. ``expired_ts`` is what a key that is replaced now gets.
+
+    ``mend``: a key that is missing, damaged or not this server's is replaced by one that is proven to be its own.
+    """
 
     path: str
     state: str = "present"
@@ -410,6 +434,7 @@ class Wanted:
     server_name: str | None = None
     now: str = ""
     expired_ts: int = 0
+    mend: bool = False
 
 
 @dataclass(frozen=True)
@@ -441,7 +466,10 @@ class Questions:
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be done. ``keys`` is what the file will hold; with ``mint``, a new key comes before them."""
+    """What will be done. ``keys`` is what the file will hold; with ``mint``, a new key comes before them.
+
+    ``source`` is the file near by that the keys are restored from.
+    """
 
     action: str
     before: tuple[str, ...]
@@ -451,6 +479,7 @@ class Plan:
     write_record: bool = False
     warnings: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
+    source: str | None = None
 
     @property
     def write_key(self) -> bool:
@@ -481,7 +510,8 @@ def questions(wanted: Wanted, found: Found) -> Questions:
             return Questions()
         return Questions(derive=wanted.content is not None, life=True, candidates=wanted.content is None)
     if file.errors:
-        return Questions(derive=wanted.content is not None, life=wanted.content is not None, candidates=True)
+        ask = wanted.content is not None or wanted.mend
+        return Questions(derive=ask, life=ask, candidates=True)
     if found.record is not None and found.record.fingerprints == file.fingerprints:
         other = not _same(wanted.content, file)
         return Questions(derive=other, life=other and not found.record.current)
@@ -655,6 +685,9 @@ def _adopt(wanted: Wanted, found: Found, file: KeyFile) -> Plan:
     keys = known(file.keys, found.verify_keys, wanted.now)
     objection = None if _is_pending(found, file) else _objection(keys, found)
     if objection is not None and not wanted.new_identity:
+        mended = _mended(wanted, found)
+        if mended is not None:
+            return mended
         ids = found.events.key_ids
         signed = f" The server's events are signed by {_join(ids)}." if ids else ""
         raise SynapseError(
@@ -728,6 +761,73 @@ def _restore(wanted: Wanted, found: Found, content: tuple[Key, ...]) -> Plan:
     return todo
 
 
+# What is wrong with a file of which nothing that was a key is lost.
+_ADDED = frozenset({"bom", "encoding", "algorithm", "pem", "duplicate-line"})
+
+
+def _proven(keys: t.Sequence[Key], found: Found) -> bool:
+    """Whether evidence says that the first of ``keys`` is what this server signs with."""
+    public = known(keys[:1], found.verify_keys, "")
+    if not public:
+        return False
+    if found.record is not None and found.record.current:
+        signing = found.record.current[0]
+        return (public[0].key_id, public[0].verify_key) == (signing.key_id, signing.verify_key)
+    return _judge(found.events, public) == "ours"
+
+
+def _is_known(key: Key, found: Found) -> bool:
+    """Whether the record, or a signature, knows this very key under this id."""
+    public = [(item.key_id, item.verify_key) for item in known([key], found.verify_keys, "")]
+    remembered = [(item.key_id, item.verify_key) for item in (found.record or Record()).current]
+    signed = [(item.key_id, item.verify_key) for item in found.events.signatures]
+    return bool(public) and public[0] in (*remembered, *signed)
+
+
+def _one_of_each(keys: t.Sequence[Key], found: Found) -> tuple[Key, ...]:
+    """Return the keys without those that bear another one's id and are not known to be the server's own."""
+    doubled = {key.version for key in keys if any(key.version == other.version and key != other for other in keys)}
+    return tuple(key for key in keys if key.version not in doubled or _is_known(key, found))
+
+
+def _cleaned(found: Found) -> tuple[Key, ...]:
+    """Return the keys of a file with errors that it can be reduced to without losing one; nothing where it cannot."""
+    file = found.file
+    if file is None or not file.errors or not file.intact:
+        return ()
+    kept = _one_of_each(file.intact, found)
+    public = known(kept, found.verify_keys, "")
+    if not kept or len(public) != len(kept):
+        return ()
+    lines = {key.number for key in file.intact}
+    only_added = all(
+        problem.id in _ADDED or (problem.id == "tokens" and problem.line in lines) for problem in file.errors
+    )
+    right = _objection(public, found) is None if only_added else _proven(kept, found)
+    return kept if right else ()
+
+
+def _near(found: Found) -> Candidate | None:
+    """Return the file near by that is proven to hold this server's own key; one with all of its keys before others."""
+    fitting = [candidate for candidate in found.candidates if _proven(candidate.keys, found)]
+    record = found.record.fingerprints if found.record is not None else ()
+    whole = [item for item in fitting if tuple(key.fingerprint for key in item.keys) == record]
+    return next(iter([*whole, *fitting]), None)
+
+
+def _mended(wanted: Wanted, found: Found) -> Plan | None:
+    """Return how the key comes back from what lies on this host, ``None`` where nothing proves that it would."""
+    if not wanted.mend or not found.complete:
+        return None
+    before = () if found.file is None else tuple(key.key_id for key in found.file.keys)
+    todo = Plan("restore", before, (), backup=found.file is not None, write_record=True)
+    cleaned = _cleaned(found)
+    if cleaned:
+        return dataclasses.replace(todo, keys=cleaned, source=wanted.path)
+    near = _near(found)
+    return None if near is None else dataclasses.replace(todo, keys=near.keys, source=near.path)
+
+
 def _same(content: tuple[Key, ...] | None, file: KeyFile | None) -> bool:
     """Whether the file signs with the first key of ``content`` and holds the others too, or no content was given."""
     return content is None or (file is not None and _holds(file.keys, content))
@@ -745,12 +845,18 @@ def _present(wanted: Wanted, found: Found) -> Plan:
         return _restore(wanted, found, wanted.content)
     if file is None:
         life = [] if wanted.new_identity else _life(wanted, found)
+        mended = _mended(wanted, found) if life else None
+        if mended is not None:
+            return mended
         if life:
             raise _refuse_to_mint(wanted, found, life)
         unasked = found.events.state == "unasked"
         warning = f"The environment is missing, so {found.events.where} was not asked whether this server has events."
         return Plan("create", (), (), mint=True, write_record=True, warnings=(warning,) if unasked else ())
     if file.errors:
+        mended = _mended(wanted, found)
+        if mended is not None:
+            return mended
         raise _broken(wanted, found, file.errors)
     if found.record is not None and found.record.fingerprints == file.fingerprints:
         return Plan("keep", tuple(key.key_id for key in file.keys), file.keys, problems=file.problems)
