@@ -23,7 +23,7 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _files
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._lock import canonical
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import SynapseError
 
-__all__ = ["Distribution", "Tree", "fingerprint", "inspect", "interpreter_stamp"]
+__all__ = ["Distribution", "Tree", "fingerprint", "inspect", "interpreter_stamp", "wants_of"]
 
 # Larger than any file of a package.
 _LIMIT = 1024 * 1024 * 1024
@@ -36,7 +36,8 @@ class Distribution:
     """One installed package. ``complete`` is false where its METADATA or RECORD is missing.
 
     ``missing`` and ``altered`` are files of its RECORD that are absent, or differ in size or hash. ``requires`` are the
-    names of what it wants, with whatever extra; ``origin`` is empty unless an address or a folder was installed from.
+    names of what it wants, with whatever extra, ``wants`` the lines that say so, ``pythons`` the versions of Python
+    that it is for; ``origin`` is empty unless an address or a folder was installed from.
     """
 
     name: str
@@ -47,6 +48,8 @@ class Distribution:
     files: frozenset[str] = frozenset()
     requires: frozenset[str] = frozenset()
     origin: str = ""
+    wants: tuple[str, ...] = ()
+    pythons: str = ""
 
 
 @dataclass(frozen=True)
@@ -144,12 +147,16 @@ def _header(metadata: str, name: str) -> str:
     return found[1].strip() if found else ""
 
 
-def _requires(metadata: str) -> frozenset[str]:
-    """Return the names of what a package wants, with whatever extra."""
+def wants_of(metadata: str) -> tuple[str, ...]:
+    """Return the lines that say what a package wants, as a METADATA has them."""
     head = metadata.split("\n\n", 1)[0]
-    return frozenset(
-        map(canonical, re.findall(r"^Requires-Dist:[ \t]*([A-Za-z0-9][A-Za-z0-9._-]*)", head, re.MULTILINE))
-    )
+    return tuple(line.strip() for line in re.findall(r"^Requires-Dist:(.*)$", head, re.MULTILINE))
+
+
+def _requires(wants: tuple[str, ...]) -> frozenset[str]:
+    """Return the names of what a package wants, with whatever extra."""
+    found = (re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", line) for line in wants)
+    return frozenset(canonical(name[0]) for name in found if name)
 
 
 def _origin(folder: str) -> str:
@@ -217,8 +224,11 @@ def _distribution(packages: str, folder: str) -> Distribution:
     complete = bool(metadata) and bool(rows)
     files = frozenset(row[0] for row in rows if not row[0].startswith(folder))
     origin = _origin(os.path.join(packages, folder))
-    requires = _requires(metadata)
-    return Distribution(name, version, complete, tuple(missing), tuple(altered), files, requires, origin)
+    wants = wants_of(metadata)
+    pythons = _header(metadata, "Requires-Python")
+    return Distribution(
+        name, version, complete, tuple(missing), tuple(altered), files, _requires(wants), origin, wants, pythons
+    )
 
 
 def _scripts_elsewhere(path: str) -> list[str]:
