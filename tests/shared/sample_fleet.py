@@ -33,7 +33,7 @@ def answer(name: str, *findings: dict[str, t.Any], release: str | None = _NEW, *
         "server_name": name,
         "version": release.partition("-")[0] if release else None,
         "release": release,
-        "key_ids": [f"ed25519:a_{name[:4].title()}"],
+        "key_ids": [f"ed25519:a_{name.replace('.', '')[:4].title()}"],
         "database": {"engine": "psycopg2", "version": "17.6"},
         "certificate_days": 61.5,
         "checks": [
