@@ -121,7 +121,10 @@ _SECRETS = re.compile(
 
 @dataclass(frozen=True)
 class Problem:
-    """One finding: ``path`` is the dotted name of the option; ``file`` and ``line`` are where it stands."""
+    """One finding: ``path`` is the dotted name of the option; ``file`` and ``line`` are where it stands.
+
+    ``kind`` is one of ``KINDS``; ``process`` is ``main``, or the file of the worker that it was found with.
+    """
 
     severity: str
     path: str
@@ -130,6 +133,8 @@ class Problem:
     suggestion: str | None = None
     file: str | None = None
     line: int | None = None
+    kind: str = "refused"
+    process: str = "main"
 
     def as_dict(self) -> dict[str, t.Any]:
         """Return the finding as plain data."""
@@ -178,10 +183,13 @@ class _Context:
         message: str,
         suggestion: str | None = None,
         cause: str | None = None,
+        *,
+        kind: str,
     ) -> Problem:
         """Return a problem with its place filled in."""
         file, line = self.place(tuple(path))
-        return Problem(severity, dotted(tuple(path)), message, cause, suggestion, file, line)
+        process = str(self.run["process"])
+        return Problem(severity, dotted(tuple(path)), message, cause, suggestion, file, line, kind, process)
 
 
 def dotted(path: Sequence[str | int]) -> str:
@@ -301,10 +309,10 @@ def _misplaced(context: _Context, entry: Facts, path: Path, *, failed: bool) -> 
     near = [place for place in places if len(path) == 1 or _related(path, place)]
     if near and not failed:
         message = f"Synapse {context.version} does not read this option here: it belongs at {_shown(near[0])}."
-        yield from _unknown_problem(context, path, message, f"Move it to {_shown(near[0])}.")
+        yield from _unknown_problem(context, path, message, f"Move it to {_shown(near[0])}.", kind="misplaced_option")
     elif not failed:
         message = f"Synapse {context.version} knows this option, but does not read it with these settings."
-        yield context.problem("info", path, message)
+        yield context.problem("info", path, message, kind="unread_option")
 
 
 def _shown(place: str) -> str:
@@ -320,17 +328,16 @@ def _unknown(context: _Context, entry: Facts, path: Path) -> Iterator[Problem]:
         else:
             message = f"Synapse {context.version} ignores this option: {removed[0]} was the last version that read it."
         if context.wanted.unknown_options != "ignore":
-            yield context.problem("warning", path, message, removed[1] or "Remove it.")
+            yield context.problem("warning", path, message, removed[1] or "Remove it.", kind="obsolete_option")
         return
     message = f"Synapse {context.version} does not know this option."
     if path[0] == "experimental_features":
         # Experiments end: the feature became a part of Synapse, or was dropped. Neither stops a server.
         if context.wanted.unknown_options != "ignore":
-            yield context.problem(
-                "warning", path, message, "The experiment has ended in this version: remove the option."
-            )
+            advice = "The experiment has ended in this version: remove the option."
+            yield context.problem("warning", path, message, advice, kind="obsolete_option")
         return
-    yield from _unknown_problem(context, path, message, _meant(context, entry, path))
+    yield from _unknown_problem(context, path, message, _meant(context, entry, path), kind="unknown_option")
 
 
 def _meant(context: _Context, entry: Facts, path: Path) -> str | None:
@@ -348,12 +355,14 @@ def _meant(context: _Context, entry: Facts, path: Path) -> str | None:
     return None if found is None else f"Did you mean {dotted((*path[:-1], found))}?"
 
 
-def _unknown_problem(context: _Context, path: Path, message: str, suggestion: str | None) -> Iterator[Problem]:
+def _unknown_problem(
+    context: _Context, path: Path, message: str, suggestion: str | None, *, kind: str
+) -> Iterator[Problem]:
     if context.wanted.unknown_options == "ignore":
         return
     if suggestion is None:
         suggestion = "Remove it, or name it in allow_unknown if it belongs to a module of yours."
-    yield context.problem(context.wanted.unknown_options, path, message, suggestion)
+    yield context.problem(context.wanted.unknown_options, path, message, suggestion, kind=kind)
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -401,25 +410,29 @@ def _documents(contexts: Sequence[_Context]) -> Iterator[Problem]:
 
 
 def _document(context: _Context, document: Facts) -> Iterator[Problem]:
-    path = str(document["path"])
+    path, process = str(document["path"]), str(context.run["process"])
     failure = document["failure"]
     if failure is not None and failure["kind"] == "yaml":
-        yield _yaml_problem(path, failure)
+        yield replace(_yaml_problem(path, failure), process=process)
     elif failure is not None:
         why, advice = _why_unreadable({**document, **failure}, context.account)
-        yield Problem("error", "", f"The configuration file cannot be read: {why}.", suggestion=advice, file=path)
+        kind = "missing" if failure.get("errno") == errno.ENOENT else "unreadable"
+        message = f"The configuration file cannot be read: {why}."
+        yield Problem("error", "", message, suggestion=advice, file=path, kind=kind, process=process)
     elif not document["mapping"]:
         message = "The file is empty or is not a mapping of options: Synapse ignores it."
         # Synapse itself goes on; what then is missing, it says.
-        severity = "error" if path == context.files[0] else "warning"
-        yield Problem(severity, "", message, suggestion="Restore its content, or remove the file.", file=path)
+        first = path == context.files[0]
+        advice, kind = "Restore its content, or remove the file.", "empty" if first else "ignored_file"
+        severity = "error" if first else "warning"
+        yield Problem(severity, "", message, suggestion=advice, file=path, kind=kind, process=process)
     for duplicate in document["duplicates"]:
         lines = duplicate["lines"]
         message = (
             f"The option is written {len(lines)} times (lines {', '.join(map(str, lines))}); only the last counts."
         )
-        advice = "Keep one of them."
-        yield Problem("error", dotted(duplicate["path"]), message, suggestion=advice, file=path, line=lines[-1])
+        option, advice, kind = dotted(duplicate["path"]), "Keep one of them.", "duplicate_option"
+        yield Problem("error", option, message, None, advice, path, lines[-1], kind, process)
 
 
 def _yaml_problem(path: str, failure: Facts) -> Problem:
@@ -438,7 +451,7 @@ def _yaml_problem(path: str, failure: Facts) -> Problem:
         advice = (
             "Put values that begin with @, %, `, * or {{ into quotes, and look at the indentation of the line before."
         )
-    return Problem("error", "", message + ".", suggestion=advice, file=path, line=failure.get("line"))
+    return Problem("error", "", message + ".", None, advice, path, failure.get("line"), "yaml_syntax")
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -452,9 +465,8 @@ def _failures(context: _Context) -> Iterator[Problem]:
         path = tuple(failure["path"])
         if failure["kind"] == "inline":
             advice = f"Put the value into a file and name that in {dotted(path)}_path."
-            yield context.problem(
-                "error", path, "A secret stands in the configuration, which is not allowed here.", advice
-            )
+            message = "A secret stands in the configuration, which is not allowed here."
+            yield context.problem("error", path, message, advice, kind="inline_secret")
         elif failure["kind"] == "crash":
             yield _crash(context, failure, path)
         else:
@@ -465,9 +477,10 @@ def _refusal(context: _Context, failure: Facts, path: Path) -> Problem:
     """A ``ConfigError``: Synapse's own words, with the reason that it drops for a file added."""
     message = " ".join(str(failure["message"]).split())
     causes = [" ".join(str(cause).split()) for cause in failure["causes"]]
-    suggestion = None
+    suggestion, kind = None, _kind_of_refusal(path, message)
     if failure["missing"]:
         suggestion = f"Set {dotted(path)}."
+        kind = f"{path[0]}_missing" if path in (("server_name",), ("report_stats",)) else kind
         if path == ("server_name",):
             suggestion += " On a server in use it must stay what it was: it is in every user's name."
     elif failure["errno"] is not None:
@@ -475,9 +488,76 @@ def _refusal(context: _Context, failure: Facts, path: Path) -> Problem:
         facts = context.path_facts(path)
         why, suggestion = _why_unreadable({"errno": failure["errno"], **facts}, context.account)
         message = f"{message}: {why}."
-    elif "open registration" in message:
+        kind = _kind_of_file(path, denied=failure["errno"] in _DENIED)
+    elif kind == "open_registration":
         path = ("enable_registration",)
-    return context.problem("error", path, message, suggestion, "; ".join(causes) or None)
+    return context.problem("error", path, message, suggestion, "; ".join(causes) or None, kind=kind)
+
+
+_DENIED = (errno.EACCES, errno.EPERM)
+
+
+def _kind_of_file(path: Path, *, denied: bool) -> str:
+    """Return the kind of the problem that Synapse has with a file that an option names."""
+    if path[-1:] in (("signing_key",), ("signing_key_path",)):
+        return "signing_key"
+    return "file_unreadable" if denied else "secret_file_missing"
+
+
+# What Synapse's own refusals are about: by the first part of the option, then by its words, then by the option again.
+_BY_OPTION = {
+    "server_name": "server_name_invalid",
+    "public_baseurl": "public_baseurl",
+    "web_client_location": "public_baseurl",
+    "trusted_key_servers": "trusted_key_servers",
+    "stream_writers": "stream_writers",
+    "instance_map": "instance_map",
+    "database": "database_option",
+    "databases": "database_option",
+    "listeners": "listener_invalid",
+    "worker_listeners": "listener_invalid",
+    "enable_registration": "open_registration",
+    "tls_certificate_path": "tls_files",
+    "tls_private_key_path": "tls_files",
+    "app_service_config_files": "appservice_file",
+    "old_signing_keys": "old_signing_keys",
+    "macaroon_secret_key": "secret_not_text",
+    "form_secret": "secret_not_text",
+}
+_FIRST_WORDS = (
+    (re.compile(r"open registration"), "open_registration"),
+    (re.compile(r"key server responses without"), "trusted_key_servers"),
+    (
+        re.compile(
+            r"(?i)both|mutually exclusive|at the same time|conflicting|cannot be (?:set|used) (?:with|together)"
+        ),
+        "conflict",
+    ),
+    (
+        re.compile(r"(?i)was removed|been removed|no longer (?:supported|valid|available)|not supported any ?more"),
+        "removed_option",
+    ),
+    (re.compile(r"appear in `?instance_map|specify .*one instance|instance to handle"), "stream_writers"),
+)
+_LAST_WORDS = (
+    (re.compile(r"stream_writers"), "stream_writers"),
+    (re.compile(r"instance_map"), "instance_map"),
+    (
+        re.compile(r"(?i)\bdepend|requires? (?:the )?[\w.-]+ (?:to be installed|package)|not installed"),
+        "missing_package",
+    ),
+    (re.compile(r"(?i)listener|\bport\b|bind_address"), "listener_invalid"),
+    (re.compile(r"(?i)unsupported database|database (?:type|engine|backend)"), "database_option"),
+    (re.compile(r"(?i)scheme|query parameters or a #-fragment"), "public_baseurl"),
+)
+
+
+def _kind_of_refusal(path: Path, message: str) -> str:
+    """Return the kind of a refusal in Synapse's own words."""
+    first = next((kind for words, kind in _FIRST_WORDS if words.search(message)), None)
+    by_option = _BY_OPTION.get(str(path[0])) if path else None
+    last = next((kind for words, kind in _LAST_WORDS if words.search(message)), "refused")
+    return first or by_option or last
 
 
 def _file_option(context: _Context, path: Path, message: str) -> Path:
@@ -513,34 +593,38 @@ def _crash(context: _Context, failure: Facts, path: Path) -> Problem:
         found = suggest(str(path[-1]), failure["known"]) if path else None
         known = ", ".join(failure["known"])
         advice = f"Did you mean {dotted((*path[:-1], found))}?" if found else f"Known here: {known}." if known else None
-        return context.problem(
-            "error", path, f"Synapse {context.version} does not know this option.", advice, technical
-        )
+        message = f"Synapse {context.version} does not know this option."
+        kind = _BY_OPTION.get(str(path[0]), "unknown_refused") if path else "unknown_refused"
+        return context.problem("error", path, message, advice, technical, kind=kind)
     if failure["type"] == "ModuleNotFoundError":
         text = "The environment of Synapse lacks a Python module that this option needs."
-        return context.problem(
-            "error", path, text, "Add its package to the environment (extra_packages), or remove the option.", technical
-        )
+        advice = "Add its package to the environment (extra_packages), or remove the option."
+        return context.problem("error", path, text, advice, technical, kind="missing_package")
     if failure["type"] == "DependencyException":
         text = "The environment of Synapse lacks packages that this option needs."
-        return context.problem("error", path, text, "Add the extra to the environment, or remove the option.", message)
+        advice = "Add the extra to the environment, or remove the option."
+        return context.problem("error", path, text, advice, message, kind="missing_package")
+    special = _BY_OPTION.get(str(path[0])) if path else None
     if failure["missing"]:
-        return context.problem(
-            "error", path, "An option that Synapse needs here is missing.", f"Set {dotted(path)}.", technical
-        )
+        text = "An option that Synapse needs here is missing."
+        return context.problem("error", path, text, f"Set {dotted(path)}.", technical, kind=special or "option_missing")
     if "invalid literal for int" in message or "Bad duration" in message or "Bad byte size" in message:
         advice = "Sizes are a number with K, M, G or T (50M); durations a number with s, m, h, d, w or y (30d)."
-        return context.problem(
-            "error", path, "Synapse cannot read this value as a size, a duration or a number.", advice, technical
-        )
+        text = "Synapse cannot read this value as a size, a duration or a number: its suffix or its form is not known."
+        return context.problem("error", path, text, advice, technical, kind="value_refused")
     if "has no attribute 'encode'" in message or "has no attribute 'strip'" in message:
+        text = f"Synapse needs a text (a string) here, and {given} was given."
+        advice = "Put the original text into quotes: YAML may have made another number of it."
+        secret = bool(path) and _SECRETS.search(str(path[-1])) is not None
         return context.problem(
-            "error", path, f"Synapse needs a text here, and {given} was given.", "Put the value into quotes.", technical
+            "error", path, text, advice, technical, kind="secret_not_text" if secret else special or "value_refused"
         )
-    text = (
-        f"Synapse cannot use the value of this option ({given})." if path else "Synapse stops with an error of its own."
-    )
-    return context.problem("error", path, text, None, technical)
+    if not path:
+        return context.problem(
+            "error", path, "Synapse stops with an error of its own.", None, technical, kind="refused"
+        )
+    text = f"Synapse cannot use the value of this option ({given})."
+    return context.problem("error", path, text, None, technical, kind=special or "value_refused")
 
 
 # What Synapse logs while it reads a healthy configuration.
@@ -556,10 +640,13 @@ def _notes(context: _Context) -> Iterator[Problem]:
             if any(failure["kind"] == "inline" for failure in context.run["failures"]):
                 continue  # It is there, and was refused.
             message = "No macaroon_secret_key is set: Synapse derives one from the signing key."
-            advice = "Set macaroon_secret_key_path; on a server in use this signs out guests and ends pending links."
-            yield context.problem("warning", ("macaroon_secret_key",), message, advice)
+            advice = (
+                "Set macaroon_secret_key_path; on a server in use a new secret signs out guests and ends pending links."
+            )
+            yield context.problem("warning", ("macaroon_secret_key",), message, advice, kind="macaroon_missing")
         elif note["logger"].startswith("synapse.config") or note["logger"] == "synapse":
-            yield context.problem("info" if _HARMLESS.search(text) else "warning", (), f"Synapse says: {text}")
+            severity = "info" if _HARMLESS.search(text) else "warning"
+            yield context.problem(severity, (), f"Synapse says: {text}", kind="synapse_says")
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -581,7 +668,7 @@ def _unquoted(context: _Context, path: Path, entry: Facts) -> Problem:
         f"This secret is {_PLAIN_TYPES[entry['kind']]} for YAML, and not the text that was meant: leading zeros and "
         "the like are lost."
     )
-    return context.problem("error", path, message, "Put the original text into quotes.")
+    return context.problem("error", path, message, "Put the original text into quotes.", kind="secret_is_number")
 
 
 def _value(context: _Context, path: Path, entry: Facts) -> Iterator[Problem]:
@@ -590,21 +677,16 @@ def _value(context: _Context, path: Path, entry: Facts) -> Iterator[Problem]:
         word = entry["word"]
         if word in _NO_WORDS:
             message = f'"{word}" in quotes is a text, and Synapse takes every text that is not empty for true.'
-            yield context.problem("error", path, message, "Write false, without quotes.")
+            yield context.problem("error", path, message, "Write false, without quotes.", kind="wrong_type")
         else:
             message = f'"{word}" in quotes is a text: it only happens to count as true.'
-            yield context.problem("warning", path, message, "Write true, without quotes.")
+            yield context.problem("warning", path, message, "Write true, without quotes.", kind="truth_text")
     if name in _LISTS and kind == "str":
-        yield context.problem(
-            "error", path, "A list is needed here: Synapse takes the text apart into letters.", "Write a list."
-        )
+        message = "A list is needed here: Synapse takes the text apart into letters."
+        yield context.problem("error", path, message, "Write a list.", kind="wrong_type")
     if name in _NUMBERS and kind in ("str", "list", "dict", "bool"):
-        yield context.problem(
-            "error",
-            path,
-            f"A number is needed here, and {_PLAIN_TYPES[kind]} was given.",
-            "Write a number, without quotes.",
-        )
+        message = f"A number is needed here, and {_PLAIN_TYPES[kind]} was given."
+        yield context.problem("error", path, message, "Write a number, without quotes.", kind="wrong_type")
     if _SECRETS.search(name) and kind in ("int", "float", "bool"):
         yield _unquoted(context, path, entry)
 
@@ -630,7 +712,7 @@ def _file(context: _Context, facts: Facts) -> Iterator[Problem]:
         message = (
             f"The path {facts['given']} is relative: what it means depends on the folder in which Synapse is started."
         )
-        yield context.problem("warning", option, message, "Write the whole path.")
+        yield context.problem("warning", option, message, "Write the whole path.", kind="relative_path")
         return
     if facts["coming"]:
         if facts.get("empty") and facts["secret"]:
@@ -649,12 +731,15 @@ def _secret_file(context: _Context, option: Path, facts: Facts) -> Iterator[Prob
     needed = option[-1] != "tls_private_key_path" and not _is_unread(context, option)
     if needed and ("errno" in facts or facts.get("folder")):
         why, advice = _why_unreadable(facts, context.account)
-        yield context.problem("error", option, f"The secret file {facts['path']} cannot be read: {why}.", advice)
+        message = f"The secret file {facts['path']} cannot be read: {why}."
+        kind = _kind_of_file(option, denied=facts.get("errno") in _DENIED)
+        yield context.problem("error", option, message, advice, kind=kind)
     elif needed and facts["empty"]:
         yield _empty_secret(context, option, facts)
     if facts.get("exposed") and not facts.get("folder"):
         message = f"Every account on the host can read the secret in {facts['path']} ({_mode(facts)})."
-        yield context.problem("warning", option, message, "Take the right to read from others: mode 0640 or 0600.")
+        advice = "Take the right to read from others: mode 0640 or 0600."
+        yield context.problem("warning", option, message, advice, kind="exposed")
 
 
 def _is_unread(context: _Context, option: Path) -> bool:
@@ -663,23 +748,38 @@ def _is_unread(context: _Context, option: Path) -> bool:
 
 def _empty_secret(context: _Context, option: Path, facts: Facts) -> Problem:
     message = f"The secret file {facts['path']} is empty: Synapse goes on as if no secret were set."
-    return context.problem("error", option, message, "Put the secret into the file.")
+    return context.problem("error", option, message, "Put the secret into the file.", kind="secret_file_empty")
 
 
 def _writable_file(context: _Context, option: Path, facts: Facts) -> Iterator[Problem]:
     """A file that Synapse itself writes: the SQLite database, the file with the process id."""
+    kind = "file_unwritable" if option[-1] == "database" else "pid_file"
     if facts.get("folder"):
-        yield context.problem("error", option, f"{facts['path']} is a folder.", "Name a file.")
+        yield context.problem("error", option, f"{facts['path']} is a folder.", "Name a file.", kind=kind)
     elif "errno" in facts:
         if not facts["creatable"]:
             message = (
                 f"The account {context.account} cannot create {facts['path']}: it may not write to {facts['parent']}."
             )
-            severity = "error" if option[-1] == "database" else "warning"
-            yield context.problem(severity, option, message, "Give the service a folder of its own for this file.")
-    elif option[-1] == "database" and not facts["writable"]:
-        message = f"The account {context.account} cannot write to the database {facts['path']} ({_mode(facts)})."
-        yield context.problem("error", option, message, "Make it the service's own file.")
+            severity = "error" if option[-1] == "database" else _grave_of_pid_file(context)
+            advice = "Give the service a folder of its own for this file."
+            if kind == "pid_file":
+                message += " Only a Synapse that makes itself a daemon (daemonize) needs it."
+                advice = "Under systemd, RuntimeDirectory= makes one below /run at each start."
+            yield context.problem(severity, option, message, advice, kind=kind)
+    elif not facts["writable"] and (option[-1] == "database" or _daemonized(context)):
+        what = "database" if option[-1] == "database" else "file"
+        message = f"The account {context.account} cannot write to the {what} {facts['path']} ({_mode(facts)})."
+        yield context.problem("error", option, message, "Make it the service's own file.", kind=kind)
+
+
+def _daemonized(context: _Context) -> bool:
+    return bool(context.run["settings"].get("daemonize"))
+
+
+def _grave_of_pid_file(context: _Context) -> str:
+    """Return how grave it is that the file with the process id cannot be made: a daemon ends without a word why."""
+    return "error" if _daemonized(context) else "info"
 
 
 def _folder(context: _Context, option: Path, facts: Facts) -> Iterator[Problem]:
@@ -689,17 +789,19 @@ def _folder(context: _Context, option: Path, facts: Facts) -> Iterator[Problem]:
                 f"The folder {facts['path']} does not exist, and the account {context.account} may not create it in "
                 f"{facts['parent']}."
             )
-            yield context.problem("error", option, message, "Create it for the service.")
+            yield context.problem("error", option, message, "Create it for the service.", kind="file_unwritable")
         elif option[-1] != "media_store_path":
-            yield context.problem("warning", option, f"The folder {facts['path']} does not exist.", "Correct the path.")
+            message = f"The folder {facts['path']} does not exist."
+            yield context.problem("warning", option, message, "Correct the path.", kind="folder_missing")
     elif not facts["folder"]:
-        yield context.problem("error", option, f"{facts['path']} is not a folder.", "Name a folder.")
+        message = f"{facts['path']} is not a folder."
+        yield context.problem("error", option, message, "Name a folder.", kind="no_folder")
     elif option[-1] == "media_store_path" and not facts["writable"]:
         message = (
             f"The account {context.account} cannot write to the media folder {facts['path']} ({_mode(facts)}): "
             "uploads would fail."
         )
-        yield context.problem("error", option, message, "Make it the service's own folder.")
+        yield context.problem("error", option, message, "Make it the service's own folder.", kind="file_unwritable")
 
 
 def _exposed_configuration(context: _Context) -> Iterator[Problem]:
@@ -712,10 +814,8 @@ def _exposed_configuration(context: _Context) -> Iterator[Problem]:
                 f"Every account on the host can read {document['path']} ({_mode(document)}), and it holds secrets: "
             )
             message += ", ".join(dotted(path) for path in held[:5]) + ("." if len(held) <= 5 else " and more.")
-            yield replace(
-                context.problem("warning", held[0], message, "Take the right to read from others: mode 0640."),
-                line=None,
-            )
+            advice = "Take the right to read from others: mode 0640."
+            yield replace(context.problem("warning", held[0], message, advice, kind="exposed"), line=None)
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -734,7 +834,8 @@ def _logging(contexts: Sequence[_Context], answer: Facts) -> Iterator[Problem]:
         if "errno" in facts or facts.get("folder"):
             yield _unreadable_log(context, option, facts)
             continue
-        yield from _log_config(context, option, answer["logs"].get(facts["path"], {}))
+        for problem in _log_config(context, option, answer["logs"].get(facts["path"], {})):
+            yield replace(problem, process=str(context.run["process"]))
 
 
 def _unreadable_log(context: _Context, option: str, facts: Facts) -> Problem:
@@ -742,7 +843,8 @@ def _unreadable_log(context: _Context, option: str, facts: Facts) -> Problem:
     message = f"The log configuration {facts['path']} cannot be read: {why}."
     if facts.get("errno") == errno.ENOENT and option == "log_config":
         message += " Synapse would write one itself, which logs to homeserver.log in the folder it is started in."
-    return context.problem("error", (option,), message, advice)
+    kind = "file_unreadable" if facts.get("errno") in _DENIED else "log_config_missing"
+    return context.problem("error", (option,), message, advice, kind=kind)
 
 
 def _log_config(context: _Context, option: str, facts: Facts) -> Iterator[Problem]:
@@ -752,11 +854,12 @@ def _log_config(context: _Context, option: str, facts: Facts) -> Iterator[Proble
     failure = facts.get("failure")
     if failure is not None:
         if failure["kind"] == "yaml":
-            yield replace(_yaml_problem(path, failure), path=option)
+            yield replace(_yaml_problem(path, failure), path=option, kind="log_config_invalid")
         return
     for item in facts["problems"]:
         where = dotted(item["path"])
         advice = None
+        kind = "log_handler_missing" if "cannot be imported" in item["message"] else "log_config_invalid"
         if "systemd" in item["message"]:
             advice = (
                 "Add systemd-python to the environment, or log to stderr with logging.StreamHandler: the journal "
@@ -770,6 +873,7 @@ def _log_config(context: _Context, option: str, facts: Facts) -> Iterator[Proble
             suggestion=advice or "Correct it: Synapse does not start with it.",
             file=path,
             line=item["line"],
+            kind=kind,
         )
     for target in facts["targets"]:
         yield from _log_target(context, option, path, target)
@@ -782,7 +886,7 @@ def _log_target(context: _Context, option: str, path: str, target: Facts) -> Ite
             f"The handler {handler} writes to a relative path: what it means depends on the folder in which Synapse "
             "is started."
         )
-        yield Problem("warning", option, message, suggestion="Write the whole path.", file=path)
+        yield Problem("warning", option, message, suggestion="Write the whole path.", file=path, kind="relative_path")
     elif target["coming"]:
         return
     elif "errno" in target and not target["creatable"]:
@@ -790,14 +894,12 @@ def _log_target(context: _Context, option: str, path: str, target: Facts) -> Ite
             f"The handler {handler} cannot create {target['path']}: the account {context.account} may not write to "
             f"{target['parent']}."
         )
-        yield Problem(
-            "error", option, message, suggestion="Give the service a folder of its own for its logs.", file=path
-        )
+        advice = "Give the service a folder of its own for its logs."
+        yield Problem("error", option, message, suggestion=advice, file=path, kind="file_unwritable")
     elif "errno" not in target and not target["writable"]:
         message = f"The handler {handler} cannot write to {target['path']} ({_mode(target)})."
-        yield Problem(
-            "error", option, message, suggestion=f"Make it a file of the account {context.account}.", file=path
-        )
+        advice = f"Make it a file of the account {context.account}."
+        yield Problem("error", option, message, suggestion=advice, file=path, kind="file_unwritable")
 
 
 def _app_services(context: _Context, answer: Facts) -> Iterator[Problem]:
@@ -805,22 +907,26 @@ def _app_services(context: _Context, answer: Facts) -> Iterator[Problem]:
         option = tuple(item["option"])
         failure = item.get("failure")
         if failure is not None and failure["kind"] == "yaml":
-            yield replace(_yaml_problem(item["path"], failure), path=dotted(option))
+            yield replace(_yaml_problem(item["path"], failure), path=dotted(option), kind="appservice_file")
         elif failure is not None:
             why, advice = _why_unreadable(failure, context.account)
             message = f"The registration {item['path']} cannot be read: {why}."
-            yield context.problem("error", option, message, f"{advice} Synapse does not start without it.")
+            kind = "file_unreadable" if failure.get("errno") in _DENIED else "appservice_file"
+            advice = f"{advice} Synapse does not start without it."
+            yield context.problem("error", option, message, advice, kind=kind)
         elif item["error"]:
             message = f"Synapse refuses the registration {item['path']}".rstrip() + f": {item['error']}"
-            yield context.problem("error", option, message, "Correct the file; keep its tokens, the bridge knows them.")
+            advice = "Correct the file; keep its tokens, the bridge knows them."
+            yield context.problem("error", option, message, advice, kind="appservice_file")
         if item["relative"]:
             message = (
                 f"The path {item['path']} is relative: what it means depends on the folder in which Synapse is started."
             )
-            yield context.problem("warning", option, message, "Write the whole path.")
+            yield context.problem("warning", option, message, "Write the whole path.", kind="relative_path")
         if item.get("exposed"):
             message = f"Every account on the host can read the tokens in {item['path']} (mode {item['mode']:04o})."
-            yield context.problem("warning", option, message, "Take the right to read from others: mode 0640.")
+            advice = "Take the right to read from others: mode 0640."
+            yield context.problem("warning", option, message, advice, kind="exposed")
 
 
 def _tls(context: _Context, answer: Facts) -> Iterator[Problem]:
@@ -829,12 +935,16 @@ def _tls(context: _Context, answer: Facts) -> Iterator[Problem]:
         return
     option = tuple(facts["option"])
     message, advice = f"{facts['message'][:1].upper()}{facts['message'][1:]}", "Put in the pair that belongs together."
+    denied = facts.get("errno") in _DENIED
     if facts.get("errno") is not None:
         found = context.path_facts(option)
         why, advice = _why_unreadable({"errno": facts["errno"], **found}, context.account)
         message += f": {why}"
-    severity = "warning" if facts.get("expired") else "error"
-    yield context.problem(severity, option, message + ".", "Renew it." if facts.get("expired") else advice)
+    if facts.get("expired"):
+        yield context.problem("warning", option, message + ".", "Renew it.", kind="tls_expired")
+    else:
+        kind = "file_unreadable" if denied else "tls_files"
+        yield context.problem("error", option, message + ".", advice, kind=kind)
 
 
 # An instant in milliseconds has been larger than this since 1973, one in seconds will be until the year 5138.
@@ -850,21 +960,23 @@ def _old_keys(context: _Context, answer: Facts) -> Iterator[Problem]:
                 "Put the verify key here. If the server ever ran with this, make a new signing key: the old one is "
                 "known."
             )
-            yield context.problem("error", option, message, advice)
+            yield context.problem("error", option, message, advice, kind="old_signing_keys")
         elif facts["length"] == 32 and facts["valid_point"] is False:
             message = "This is no verify key: no point of the curve has these bytes. It may be a private key."
             advice = "Put the verify key here (the public half, as /_matrix/key/v2/server shows it)."
-            yield context.problem("error", option, message, advice)
+            yield context.problem("error", option, message, advice, kind="old_signing_keys")
         elif facts["current"]:
             message = f"This is the key {facts['current']} with which the server signs today: it is not an old one."
-            yield context.problem("warning", option, message, "Remove the entry.")
+            yield context.problem("warning", option, message, "Remove the entry.", kind="old_signing_keys")
         expired = facts["expired_ts"]
         if expired is not None and expired < _SMALLEST_MILLISECONDS:
             message = "expired_ts counts milliseconds since 1970; this number is too small for that."
-            yield context.problem("error", (*option, "expired_ts"), message, "Multiply seconds by 1000.")
+            advice = "Multiply seconds by 1000."
+            yield context.problem("error", (*option, "expired_ts"), message, advice, kind="old_signing_keys")
         elif expired is None and facts["expired_kind"] != "NoneType":
             message = "expired_ts must be a whole number of milliseconds since 1970."
-            yield context.problem("error", (*option, "expired_ts"), message, "Write the number without quotes.")
+            advice = "Write the number without quotes."
+            yield context.problem("error", (*option, "expired_ts"), message, advice, kind="old_signing_keys")
 
 
 def _driver(context: _Context, answer: Facts) -> Iterator[Problem]:
@@ -872,14 +984,18 @@ def _driver(context: _Context, answer: Facts) -> Iterator[Problem]:
         option = tuple(facts["option"])
         if facts["driver"] is not None:
             message = f"The PostgreSQL driver psycopg2 cannot be loaded: {facts['driver']}."
-            yield context.problem("error", option, message, "Install psycopg2-binary into the environment.")
+            advice = "Install psycopg2-binary into the environment."
+            yield context.problem("error", option, message, advice, kind="database_driver")
         elif facts["synapse"]:
             right = dotted((*option[:-2], option[-1]))
             message = "PostgreSQL's driver does not take this option: it is one of Synapse's own."
-            yield context.problem("error", option, message, f"Move it one level up, to {right}.")
+            yield context.problem(
+                "error", option, message, f"Move it one level up, to {right}.", kind="database_option"
+            )
         else:
             message = "PostgreSQL's driver does not know this connection option and would refuse to connect."
-            yield context.problem("error", option, message, "Correct or remove it (libpq's parameter key words).")
+            advice = "Correct or remove it (libpq's parameter key words)."
+            yield context.problem("error", option, message, advice, kind="database_option")
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -913,7 +1029,8 @@ def _listeners(contexts: Sequence[_Context]) -> Iterator[Problem]:
             option = tuple(listener["option"])
             port = listener["port"]
             if port is not None and not 0 < port < 65536:
-                yield context.problem("error", (*option, "port"), f"There is no port {port}.", "Ports are 1 to 65535.")
+                message, advice = f"There is no port {port}.", "Ports are 1 to 65535."
+                yield context.problem("error", (*option, "port"), message, advice, kind="listener_port")
                 continue
             for other_context, other in taken:
                 if _clash(listener, other):
@@ -922,7 +1039,8 @@ def _listeners(contexts: Sequence[_Context]) -> Iterator[Problem]:
             taken.append((context, listener))
             if listener["type"] == "metrics" and not context.run["settings"]["metrics"]:
                 message = "The listener for metrics is not opened, because enable_metrics is not true."
-                yield context.problem("warning", option, message, "Set enable_metrics: true, or remove the listener.")
+                advice = "Set enable_metrics: true, or remove the listener."
+                yield context.problem("warning", option, message, advice, kind="metrics_disabled")
 
 
 def _clash(listener: Facts, other: Facts) -> bool:
@@ -937,7 +1055,8 @@ def _clash_problem(context: _Context, listener: Facts, other_context: _Context, 
     if other_context is not context:
         where += f" of {_process(other_context)}"
     message = f"Two listeners use {what}: this one and {where}. The second cannot be opened."
-    return context.problem("error", tuple(listener["option"]), message, "Give each listener a port of its own.")
+    advice = "Give each listener a port of its own."
+    return context.problem("error", tuple(listener["option"]), message, advice, kind="listener_clash")
 
 
 def _process(context: _Context) -> str:
@@ -948,17 +1067,20 @@ def _resources(contexts: Sequence[_Context]) -> Iterator[Problem]:
     main = contexts[0]
     if not main.run["listeners"]:
         if not main.run["failures"] and main.run["settings"]["engines"]:
-            message = "The main process has no listener: it would run, and nobody could reach it."
-            yield main.problem("error", ("listeners",), message, "Restore the list of listeners.")
+            message = "The main process has no listener: it would run with no port open, and nobody could reach it."
+            yield main.problem("error", ("listeners",), message, "Restore the list of listeners.", kind="no_listeners")
         return
     resources = {
         name for context in contexts for listener in context.run["listeners"] for name in listener["resources"]
     }
     if "client" in resources and "federation" not in resources:
         severity = "info" if main.run["settings"]["federation_off"] else "warning"
-        message = "No listener serves federation: other servers cannot talk to this one, nor fetch its keys."
+        message = (
+            "No listener serves the resource federation: other servers cannot talk to this one, nor fetch its keys "
+            "(/_matrix/federation and /_matrix/key/v2/server answer 404)."
+        )
         advice = "Add federation to the names of a listener; set federation_domain_whitelist: [] if it is meant."
-        yield main.problem(severity, ("listeners",), message, advice)
+        yield main.problem(severity, ("listeners",), message, advice, kind="listener_federation")
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -971,14 +1093,14 @@ def _workers(contexts: Sequence[_Context], answer: Facts) -> Iterator[Problem]:
     distributed = set(settings["instance_map"]) - {"main"}
     if "sqlite3" in settings["engines"] and (workers or distributed):
         message = "SQLite cannot serve several processes: with workers it locks up and loses writes."
-        yield main.problem(
-            "error", ("database",), message, "Move to PostgreSQL (synapse_port_db), or run without workers."
-        )
+        advice = "Move to PostgreSQL (synapse_port_db), or run without workers."
+        yield main.problem("error", ("database",), message, advice, kind="workers_on_sqlite")
     if not workers:
         return
     if not settings["redis"] and not main.run["failures"]:
         message = "Workers need Redis, and redis.enabled is not true: they would stop at once, without a word why."
-        yield main.problem("error", ("redis",), message, "Set redis.enabled: true in the shared configuration.")
+        advice = "Set redis.enabled: true in the shared configuration."
+        yield main.problem("error", ("redis",), message, advice, kind="redis_needed")
     yield from _replication(main)
     names: dict[str, _Context] = {}
     for position, worker in enumerate(workers, 1):
@@ -988,7 +1110,8 @@ def _workers(contexts: Sequence[_Context], answer: Facts) -> Iterator[Problem]:
                 "The worker has another replication secret than the main process: every request between them fails."
             )
             option = "worker_replication_secret"
-            yield worker.problem("error", (option,), message, "Set it once, in the shared configuration.")
+            advice = "Set it once, in the shared configuration."
+            yield worker.problem("error", (option,), message, advice, kind="replication_secret")
 
 
 def _replication(main: _Context) -> Iterator[Problem]:
@@ -1000,13 +1123,18 @@ def _replication(main: _Context) -> Iterator[Problem]:
     option = ("instance_map", "main")
     if not offers:
         message = "The main process has no listener with the resource replication: what workers ask of it would hang."
-        yield main.problem("error", option, message, "Add one on a loopback or private address.")
+        advice = "Add one on a loopback or private address; it must never be public."
+        yield main.problem("error", option, message, advice, kind="replication_listener")
     elif not any(
         (listener["socket"] is not None and listener["socket"] == place["path"]) or (listener["port"] == place["port"])
         for listener in offers
     ):
-        message = "No replication listener of the main process is at the port or socket that instance_map.main names."
-        yield main.problem("warning", option, message, "Name the listener's own port there.")
+        message = (
+            "No replication listener of the main process is at the port or socket that instance_map.main names: what "
+            "workers ask of it is refused or hangs."
+        )
+        advice = "Name the listener's own port there."
+        yield main.problem("warning", option, message, advice, kind="replication_listener")
 
 
 def _worker(worker: _Context, answer: Facts, names: dict[str, _Context]) -> Iterator[Problem]:
@@ -1018,31 +1146,42 @@ def _worker(worker: _Context, answer: Facts, names: dict[str, _Context]) -> Iter
     advice = "Set worker_app: synapse.app.generic_worker."
     if not given or settings["worker_app"] is None:
         message = "The worker has no worker_app of its own: it would run as a second main process."
-        yield worker.problem("error", ("worker_app",), message, advice)
+        yield worker.problem("error", ("worker_app",), message, advice, kind="worker_app")
     elif not answer["apps"].get(process, False):
-        yield worker.problem(
-            "error", ("worker_app",), "There is no such application in Synapse: the worker would stop at once.", advice
-        )
+        message = "This is no application that a worker can be (generic_worker is): the worker would stop at once."
+        yield worker.problem("error", ("worker_app",), message, advice, kind="worker_app")
     name = settings["worker_name"]
     if name is None:
         return
     if name in names:
         message = (
-            f"Two workers have the name {name!r}: this one and {names[name].run['process']}. Both would write the "
-            "same streams."
+            f"Two workers have the same worker_name {name!r}, a duplicate: this one and {names[name].run['process']}. "
+            "Both would write the same streams."
         )
-        yield worker.problem("error", ("worker_name",), message, "Give every worker a name of its own.")
+        advice = "Give every worker a name of its own."
+        yield worker.problem("error", ("worker_name",), message, advice, kind="worker_duplicate")
     names.setdefault(name, worker)
 
 
 # ---------------------------------------------------------------------------------------------------------------
 
 
+def _macaroon(context: _Context) -> Iterator[Problem]:
+    """Without a macaroon secret Synapse takes the one for registrations, and says nothing."""
+    given = {entry["path"][0] for entry in context.run["options"] if len(entry["path"]) == 1 and not entry.get("empty")}
+    fallback = given & {"registration_shared_secret", "registration_shared_secret_path"}
+    if fallback and not given & {"macaroon_secret_key", "macaroon_secret_key_path"}:
+        message = "No macaroon_secret_key is set: Synapse uses registration_shared_secret in its place."
+        advice = "Set macaroon_secret_key to what is used now, or, where signing out guests does no harm, to another."
+        yield context.problem("warning", ("macaroon_secret_key",), message, advice, kind="macaroon_missing")
+
+
 def _media(context: _Context) -> Iterator[Problem]:
     settings = context.run["settings"]
     if settings["media_used"] and not settings["media_given"]:
         message = "media_store_path is not set: media is kept in media_store in the folder in which Synapse is started."
-        yield context.problem("info", ("media_store_path",), message, "Set it to a whole path.")
+        advice = "Set it to a whole path."
+        yield context.problem("info", ("media_store_path",), message, advice, kind="media_folder")
 
 
 def judge(answer: Facts, wanted: Wanted) -> list[Problem]:
@@ -1068,6 +1207,7 @@ def judge(answer: Facts, wanted: Wanted) -> list[Problem]:
     found.extend(_listeners(contexts))
     found.extend(_resources(contexts))
     found.extend(_workers(contexts, answer))
+    found.extend(_macaroon(main))
     found.extend(_media(main))
     return _sorted(_unique(found))
 

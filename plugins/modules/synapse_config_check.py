@@ -210,6 +210,8 @@ problems:
       suggestion: Did you mean rc_login.address?
       file: /etc/synapse/homeserver.yaml
       line: 42
+      kind: unknown_option
+      process: main
   contains:
     severity:
       description: V(error) where the server would not start, or not do what is written; V(warning) and V(info) below
@@ -247,6 +249,17 @@ problems:
       returned: always
       type: int
       sample: 42
+    kind:
+      description: What kind of problem it is, as a word that stays the same from version to version. A rule of
+        M(matrix_fleet.synapse.synapse_doctor) is named after it.
+      returned: always
+      type: str
+      sample: unknown_option
+    process:
+      description: V(main), or the configuration file of the worker that the problem was found with.
+      returned: always
+      type: str
+      sample: main
 upgrade_report:
   description: How the release behind O(python) takes the configuration differently from the one behind
     O(compare_python).
@@ -316,13 +329,13 @@ upgrade_summary:
       1.150.0 does. The experiment has ended in this version: remove the option."
 """
 
-import inspect
 import os
 import typing as t
+from dataclasses import replace
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _probing, _upgrade_report
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _upgrade_report
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._config import (
     SEVERITIES,
     Problem,
@@ -331,12 +344,15 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils._config impor
     render,
     summary,
 )
-from ansible_collections.matrix_fleet.synapse.plugins.module_utils._probes import config_check
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._config_observe import (
+    Asked,
+    account_for,
+    environment_of,
+    observe,
+)
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import (
     Account,
-    Runner,
     SynapseError,
-    ask_python,
     module_runner,
 )
 
@@ -363,66 +379,32 @@ ARGUMENT_SPEC: dict[str, t.Any] = {
 }
 
 
-# What the runner reports for a process that could not be started.
-_NOT_STARTED = 127
-
-
-def request_of(params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """Return what the probe is asked: ``content`` is a file that is not written yet, like the others."""
+def asked_of(params: t.Mapping[str, t.Any]) -> Asked:
+    """Return what Synapse is asked about: ``content`` is a file that is not written yet, like the others."""
     files = {entry["path"]: entry["content"] for entry in params["files"]}
     if params["content"] is not None:
         files[params["config_path"]] = params["content"]
-    return {
-        "main": params["path"] if params["content"] is None else [params["config_path"]],
-        "workers": params["workers"],
-        "files": files,
-        "directories": params["directories"],
-        "secrets_allowed": not params["no_secrets_in_config"],
-    }
+    return Asked(
+        main=params["path"] if params["content"] is None else [params["config_path"]],
+        workers=params["workers"],
+        files=files,
+        directories=params["directories"],
+        secrets_allowed=not params["no_secrets_in_config"],
+    )
 
 
-def account_for(user: str | None, python: str) -> tuple[Account | None, str | None]:
-    """Return the identity to check as, and why it is not the wanted one where it is not."""
-    try:
-        return _probing.account_for(user, python), None
-    except SynapseError as error:
-        note = f"{error.msg} The check ran as the account it had: what {user} may read was not judged."
-        return _probing.account_for(None, python), note
-
-
-def observe(
-    run: Runner,
-    params: t.Mapping[str, t.Any],
-    parent: str,
-    account: Account | None,
-    *,
-    python: str,
-    request: dict[str, t.Any],
-) -> dict[str, t.Any]:
+def ask(module: AnsibleModule, python: str, account: Account | None, asked: Asked) -> dict[str, t.Any]:
     """Ask the Synapse behind ``python``; raises ``SynapseError`` where it cannot be asked."""
-    source = inspect.getsource(config_check)
-    try:
-        with _probing.scratch(parent, account) as folder:
-            answer = ask_python(run, python, source, request, cwd=folder, account=account, timeout=params["timeout"])
-    except SynapseError as error:
-        if error.details.get("rc") != _NOT_STARTED:
-            raise
-        who = "this account" if account is None else params["user"] or f"the user with the number {account.uid}"
-        raise SynapseError(
-            f"{who} cannot start {python}: {error.details['stderr'].strip()}. Let every account read and enter the "
-            "environment and the interpreter behind it (umask 022 while they are installed)."
-        ) from None
-    if "broken" in answer:
-        raise SynapseError(
-            f"The Synapse behind {python} cannot judge a configuration: {answer['broken']}. "
-            "Repair the environment with the module synapse_venv."
-        )
-    return answer
-
-
-def environment_of(python: str) -> str:
-    """Return the folder of the environment that an interpreter belongs to, without any link in its name."""
-    return os.path.realpath(os.path.dirname(os.path.dirname(os.path.abspath(python))))
+    params = module.params
+    return observe(
+        module_runner(module),
+        python,
+        asked,
+        account=account,
+        user=params["user"],
+        parent=module.tmpdir,
+        timeout=params["timeout"],
+    )
 
 
 def compared(module: AnsibleModule, answer: dict[str, t.Any], wanted: Wanted) -> _upgrade_report.Report:
@@ -435,9 +417,8 @@ def compared(module: AnsibleModule, answer: dict[str, t.Any], wanted: Wanted) ->
         return _upgrade_report.unanswered(answer["version"], problem)
     account, _note = account_for(params["user"], python)
     # Releases before 1.126 do not know --no-secrets-in-config; what it refuses is the new release's to say.
-    request = {**request_of(params), "secrets_allowed": True}
     try:
-        before = observe(module_runner(module), params, module.tmpdir, account, python=python, request=request)
+        before = ask(module, python, account, replace(asked_of(params), secrets_allowed=True))
     except SynapseError as error:
         return _upgrade_report.unanswered(answer["version"], error.msg)
     return _upgrade_report.compare(before, answer, wanted)
@@ -462,9 +443,7 @@ def run_module(module: AnsibleModule) -> dict[str, t.Any]:
     account, note = account_for(params["user"], params["python"])
     if note is not None:
         module.warn(note)
-    answer = observe(
-        module_runner(module), params, module.tmpdir, account, python=params["python"], request=request_of(params)
-    )
+    answer = ask(module, params["python"], account, asked_of(params))
     wanted = Wanted(params["unknown_options"], tuple(params["allow_unknown"]))
     problems = judge(answer, wanted)
     result = {

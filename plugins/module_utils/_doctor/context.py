@@ -57,6 +57,8 @@ class Context:
         try:
             return _probing.account_for(self.user, self.request.python)
         except SynapseError:  # a user that the host does not know; there is a rule for that
+            if self.user is not None and self.user.isdecimal() and os.geteuid() == 0:
+                return Account(int(self.user), int(self.user))  # a number that the host has no name for
             return _probing.account_for(None, self.request.python)
 
     @property

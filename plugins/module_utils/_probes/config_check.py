@@ -12,6 +12,7 @@ from __future__ import annotations
 import builtins
 import contextlib
 import errno
+import functools
 import gc
 import importlib
 import importlib.util
@@ -1083,6 +1084,7 @@ def settings_of(run: Run) -> dict[str, t.Any]:
         },
         "metrics": bool(at("metrics", "enable_metrics", False)),
         "federation_off": run.raw.get("federation_domain_whitelist") == [],
+        "daemonize": bool(at("server", "daemonize", False)),
         "log_config": at("logging", "log_config"),
         "worker_log_config": at("worker", "worker_log_config"),
         "media_store_path": at("media", "media_store_path"),
@@ -1366,6 +1368,14 @@ def driver_facts(run: Run) -> list[dict[str, t.Any]]:
     return found
 
 
+@functools.lru_cache(maxsize=None)
+def worker_apps() -> frozenset[str]:
+    """Return the applications that a worker may be: its program names them all, and asserts that it is one."""
+    words = words_of_module("synapse.app.generic_worker")
+    named = {word for word in words if re.fullmatch(r"synapse\.app\.\w+", word)}
+    return frozenset(named - {"synapse.app.homeserver"}) or frozenset({"synapse.app.generic_worker"})
+
+
 def replication_secrets(runs: list[Run]) -> list[bool]:
     """Return for each run whether it has the replication secret of the main process."""
     values = [getattr(getattr(run.config, "worker", None), "worker_replication_secret", None) for run in runs]
@@ -1471,10 +1481,9 @@ def check(request: t.Mapping[str, t.Any], redactor: Redactor) -> dict[str, t.Any
             "driver": driver_facts(runs[0]),
             "same_secret": replication_secrets(runs),
             "apps": {
-                run.name: importlib.util.find_spec(str(run.raw["worker_app"])) is not None
+                run.name: run.raw.get("worker_app") in worker_apps()
                 for run in runs[1:]
                 if isinstance(run.raw.get("worker_app"), str)
-                and re.fullmatch(r"synapse\.app\.\w+", run.raw["worker_app"])
             },
             "refused": stage.refused,
             "root": os.geteuid() == 0,
