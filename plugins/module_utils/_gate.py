@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._backup import Manifest, room_wanted
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._lock import version_key
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import SynapseError
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._schema_versions import NEWEST, TABLE
 
 if t.TYPE_CHECKING:
@@ -30,6 +31,7 @@ __all__ = [
     "Room",
     "Row",
     "Verdict",
+    "check_answer",
     "constants",
     "judge",
     "known",
@@ -218,6 +220,70 @@ class Database:
     def exists(self) -> bool:
         """Whether there is a database with a schema; one that cannot be read counts as one."""
         return self.state not in {"missing", "empty"}
+
+
+_TEXT, _NUMBER = (str, type(None)), (int, type(None))
+_ANSWER: t.Final[dict[str, tuple[type, ...]]] = {
+    "python": (str,),
+    "synapse": (dict, type(None)),
+    "problem": _TEXT,
+    "database": (dict, type(None)),
+}
+_ANSWER_OF_SYNAPSE: t.Final[dict[str, tuple[type, ...]]] = {
+    "version": _TEXT,
+    "requires_python": _TEXT,
+    "schema_version": _NUMBER,
+    "compat_version": _NUMBER,
+    "oldest_delta": _NUMBER,
+}
+_ANSWER_OF_DATABASE: t.Final[dict[str, tuple[type, ...]]] = {"state": (str,), "reason": (str,)}
+# What only a database that could be read says.
+_MORE_OF_DATABASE: t.Final[dict[str, tuple[type, ...]]] = {
+    "server_version": _TEXT,
+    "schema_version": _NUMBER,
+    "compat_version": _NUMBER,
+    "size": _NUMBER,
+    "pending": (list,),
+    "unknown_updates": (list,),
+    "refusal": (dict, type(None)),
+    "collation": _TEXT,
+    "ctype": _TEXT,
+    "encoding": _TEXT,
+}
+
+
+def _wrong(found: Mapping[str, t.Any], kinds: Mapping[str, tuple[type, ...]], *, needed: bool = True) -> list[str]:
+    """Name what is not as it has to be."""
+    return [
+        name
+        for name, allowed in kinds.items()
+        if (needed or name in found)
+        and (name not in found or isinstance(found[name], bool) or not isinstance(found[name], allowed))
+    ]
+
+
+def check_answer(answer: Mapping[str, t.Any], python: str, *, asked: bool) -> None:
+    """Raise ``SynapseError`` where a probe's answer is none; ``asked`` says that a database was asked about."""
+    wrong = _wrong(answer, _ANSWER)
+    if not wrong and answer["synapse"] is not None:
+        wrong += _wrong(answer["synapse"], _ANSWER_OF_SYNAPSE)
+    database = None if wrong else answer["database"]
+    if not wrong and database is None and asked:
+        wrong.append("database")
+    if database is not None:
+        wrong += _wrong(database, _ANSWER_OF_DATABASE) + _wrong(database, _MORE_OF_DATABASE, needed=False)
+        if not wrong and database.get("refusal") is not None:
+            wrong += _wrong(database["refusal"], {"kind": (str,), "text": (str,)})
+        if not wrong and not all(isinstance(name, str) for name in database.get("pending", ())):
+            wrong.append("pending")
+        if not wrong and not all(isinstance(name, str) for name in database.get("unknown_updates", ())):
+            wrong.append("unknown_updates")
+    if wrong:
+        raise SynapseError(
+            f"{python} was asked about the release and its database, and what it answered cannot be understood (wrong "
+            f"or missing: {', '.join(wrong)}). Something else than Synapse's own environment answers there: look at "
+            "it, and build it anew (synapse_venv with state=rebuilt). Nothing was changed."
+        )
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,8 @@ class Pins:
 
     def __init__(self) -> None:
         self._pinned: dict[str, str] = {}
+        # Ways that are not all there yet: the folder that is, what is missing below it, and the path through it.
+        self._begun: dict[str, tuple[int, tuple[str, ...], str]] = {}
         self._names: dict[str, str] = {}
 
     def reach(self, path: str) -> str:
@@ -142,6 +144,13 @@ class Pins:
         if not way.shaky:
             way.close()
             return None
-        pinned = "/".join([f"/proc/self/fd/{way.handle}", *reversed(way.rest)])
+        missing = tuple(reversed(way.rest))
+        begun = self._begun.get(parent)
+        if begun is not None and begun[1] == missing and os.path.samestat(os.fstat(begun[0]), os.fstat(way.handle)):
+            way.close()
+            return begun[2]
+        # One that led less far stays open: who holds a path through it must not be led to what has its number next.
+        pinned = "/".join([f"/proc/self/fd/{way.handle}", *missing])
+        self._begun[parent] = way.handle, missing, pinned
         self._names[pinned] = parent
         return pinned

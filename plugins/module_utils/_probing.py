@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import stat
 import tempfile
+import time
 import typing as t
 
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _files
@@ -17,6 +19,9 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner impor
 __all__ = ["account_for", "as_named", "require_trusted", "scratch"]
 
 _WRITABLE = 0o022
+_SCRATCH = "synapse-probe-"
+# Seconds in which a folder may be without its lock because it has just been made.
+_JUST_MADE = 60.0
 _LINKS = 40  # as the kernel (path_resolution(7))
 
 
@@ -88,17 +93,54 @@ def require_trusted(python: str) -> None:
         )
 
 
+def _locked(folder: str) -> int | None:
+    """Lock a folder of one's own making; ``None`` where somebody holds it, or the file system knows no locks.
+
+    The kernel lets go of it with the process, however that ends.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
+
+
+def _sweep(place: str, owners: t.Collection[int]) -> None:
+    """Remove the folders of ``scratch`` whose processes were killed: a copy of a database may be in one."""
+    try:
+        names = [name for name in os.listdir(place) if name.startswith(_SCRATCH)]
+    except OSError:
+        return
+    for name in names:
+        path = os.path.join(place, name)
+        with contextlib.suppress(OSError):
+            status = os.lstat(path)
+            if status.st_uid not in owners or time.time() - status.st_mtime < _JUST_MADE:
+                continue
+            handle = _locked(path)
+            if handle is not None:
+                try:
+                    shutil.rmtree(path, ignore_errors=True)
+                finally:
+                    os.close(handle)
+
+
 @contextlib.contextmanager
 def scratch(parent: str | None, account: Account | None) -> t.Iterator[str]:
     """Give an empty folder which belongs to ``account``, and take it away again with all that is in it.
 
-    ``parent`` is where it lies, ``None`` for the host's folder for temporary files. Raises ``SynapseError``.
+    ``parent`` is where it lies, ``None`` for the host's folder for temporary files. What a process that was killed
+    left there goes as well. Raises ``SynapseError``.
     """
     place = parent or tempfile.gettempdir()
-    folder = None
+    _sweep(place, {os.geteuid()} if account is None else {os.geteuid(), account.uid})
+    folder = handle = None
     try:
         try:
-            folder = tempfile.mkdtemp(prefix="synapse-probe-", dir=place)
+            folder = tempfile.mkdtemp(prefix=_SCRATCH, dir=place)
+            handle = _locked(folder)
             if account is not None:
                 _files.own(folder, _files.Ownership(account.uid, account.gid))
         except OSError as error:
@@ -110,3 +152,5 @@ def scratch(parent: str | None, account: Account | None) -> t.Iterator[str]:
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+        if handle is not None:
+            os.close(handle)

@@ -125,7 +125,21 @@ def _sorted(options: Sequence[Option]) -> tuple[Option, ...]:
 
 
 def compare(old: Facts, new: Facts, wanted: Wanted) -> Report:
-    """Set the answers of two versions side by side; both were asked about the same configuration."""
+    """Set the answers of two versions side by side; both were asked about the same configuration.
+
+    ``new`` was judged before. Where ``old`` is no such answer, the release counts as one that could not be asked.
+    """
+    try:
+        return _compared(old, new, wanted)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        problem = (
+            "The release that serves now answered, and what it answered about this configuration cannot be understood "
+            f"({type(error).__name__}): look at its environment."
+        )
+        return unanswered(str(new["version"]), problem)
+
+
+def _compared(old: Facts, new: Facts, wanted: Wanted) -> Report:
     hints = _hints(new)
     lost: list[Option] = []
     gained: list[Option] = []

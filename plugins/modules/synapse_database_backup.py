@@ -707,9 +707,16 @@ def find_postgresql(host: Host, account: Account | None) -> Source:
     if state == "absent":
         return Source(False)
     if state == "present":
-        version = int(answer["server_version"])
+        try:
+            version, size = int(answer["server_version"]), int(answer["size"])
+        except (KeyError, TypeError, ValueError):
+            raise SynapseError(
+                f"{host.python} was asked about the PostgreSQL database {connection.name}, and what it answered cannot "
+                "be understood (server_version and size). Something else than Synapse's own environment answers there: "
+                "look at it. Nothing was changed."
+            ) from None
         tools = _backup.choose_tools(find_tools(host, account), version)
-        return Source(True, int(answer["size"]), server_version=version, tools=tools)
+        return Source(True, size, server_version=version, tools=tools)
     if state == "foreign":
         why, advice = "it has tables, but no schema_version", "Name Synapse's database in postgresql.dbname."
     elif state == "no-driver":

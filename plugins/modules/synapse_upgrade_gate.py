@@ -396,7 +396,7 @@ class Gate:
             require_trusted(python)
         postgresql = self.params["postgresql"] or {}
         with scratch(None, account) as folder:
-            return ask_python(
+            answer = ask_python(
                 self.run,
                 python,
                 inspect.getsource(probe),
@@ -410,6 +410,8 @@ class Gate:
                 account=account,
                 timeout=_TIMEOUT,
             )
+        _gate.check_answer(answer, python, asked=request is not None)
+        return answer
 
     def target(self, answer: dict[str, t.Any] | None, problem: str | None) -> _gate.Code:
         """Return the release that is to serve, as far as it is known."""

@@ -127,6 +127,20 @@ def test_a_configuration_that_does_not_tell_is_refused(
     assert words in result["msg"]
 
 
+@pytest.mark.parametrize("said", ["{}", '{"python": 3}', '{"python": "3", "synapse": {}, "problem": null}'])
+def test_an_environment_that_answers_nonsense_is_named(
+    run_module: Callable[..., dict[str, t.Any]], folder: pathlib.Path, said: str
+) -> None:
+    python = folder / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text(f"#!/bin/sh\ncat > /dev/null\necho '{said}'\n", encoding="utf-8")
+    python.chmod(0o755)
+    result = run_module("synapse_upgrade_gate", python=python, database=folder / "homeserver.db", fail=False)
+    assert result["failed"]
+    assert f"{python} was asked" in result["msg"]
+    assert "Traceback" not in result["_output"]
+
+
 # SQLite
 
 

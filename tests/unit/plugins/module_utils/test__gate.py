@@ -21,6 +21,7 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils._gate import 
     Verdict,
     judge,
 )
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import SynapseError
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._schema_versions import NEWEST
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -57,6 +58,51 @@ def verdict(
 def found(given: Verdict) -> dict[str, str]:
     """Severity by finding."""
     return {finding.id: finding.severity for finding in given.findings}
+
+
+ANSWER: dict[str, t.Any] = {
+    "python": "3.11.2",
+    "synapse": {
+        "version": "1.163.2",
+        "requires_python": ">=3.10",
+        "schema_version": 94,
+        "compat_version": 84,
+        "oldest_delta": 73,
+    },
+    "problem": None,
+    "database": {"state": "ready", "reason": "", "refusal": None, "unknown_updates": [], "pending": ["a"], "size": 1},
+}
+
+
+def test_an_answer_is_taken_for_one() -> None:
+    _gate.check_answer(ANSWER, "/python", asked=True)
+    _gate.check_answer({**ANSWER, "database": None, "synapse": None, "problem": "x"}, "/python", asked=False)
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "named"),
+    [
+        ("", {}, "python"),
+        ("", {**ANSWER, "synapse": 3}, "synapse"),
+        ("", {**ANSWER, "synapse": {}}, "version"),
+        ("", {**ANSWER, "database": None}, "database"),
+        ("", {**ANSWER, "database": {}}, "state"),
+        ("synapse", {"schema_version": "94"}, "schema_version"),
+        ("synapse", {"schema_version": True}, "schema_version"),
+        ("database", {"state": None}, "state"),
+        ("database", {"size": "1"}, "size"),
+        ("database", {"pending": "a"}, "pending"),
+        ("database", {"pending": [1]}, "pending"),
+        ("database", {"unknown_updates": [1]}, "unknown_updates"),
+        ("database", {"refusal": {"kind": "version"}}, "text"),
+    ],
+)
+def test_an_answer_that_is_none_is_said_and_not_indexed(part: str, value: dict[str, t.Any], named: str) -> None:
+    answer = {**ANSWER, part: {**ANSWER[part], **value}} if part else value
+    with pytest.raises(SynapseError, match="cannot be understood") as caught:
+        _gate.check_answer(answer, "/python", asked=True)
+    assert named in caught.value.msg
+    assert "rc" not in caught.value.details
 
 
 @pytest.mark.parametrize("database", [SQLITE, POSTGRESQL])

@@ -56,6 +56,23 @@ def test_who_can_put_something_else_in_the_place_of_a_folder(
 
 
 @as_root
+def test_a_way_that_is_not_there_yet_is_kept_open_once(tmp_path: Path) -> None:
+    give(tmp_path / "theirs")
+    pins = Pins()
+    path = f"{tmp_path}/theirs/missing/deep/a"
+    first = pins.reach(path)
+    before = len(os.listdir("/proc/self/fd"))
+    assert {pins.reach(path) for _time in range(20)} == {first}
+    assert len(os.listdir("/proc/self/fd")) == before
+    # What is there now is gone to, and what was said before still leads where it did.
+    (tmp_path / "theirs/missing").mkdir()
+    assert pins.reach(path) != first
+    assert Path(first).parent.parent.samefile(tmp_path / "theirs/missing")
+    assert len({pins.reach(path) for _time in range(20)}) == 1
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+
+
+@as_root
 def test_the_folder_stays_the_same_whatever_becomes_of_its_name(tmp_path: Path) -> None:
     give(give(tmp_path / "theirs") / "inner")
     pins = Pins()

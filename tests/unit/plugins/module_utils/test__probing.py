@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import os
 import pathlib
+import signal
 
 import pytest
 
@@ -72,6 +73,51 @@ def test_a_scratch_folder_goes_away_with_all_that_is_in_it(tmp_path: pathlib.Pat
     with pytest.raises(KeyError), _probing.scratch(str(tmp_path), None) as folder:
         use(folder)
     assert list(tmp_path.iterdir()) == []
+
+
+def aged(folder: pathlib.Path) -> pathlib.Path:
+    os.utime(folder, (0, 0))
+    return folder
+
+
+def killed_in(place: pathlib.Path) -> None:
+    """Have a process killed while it holds a copy of a database."""
+    pid = os.fork()
+    if not pid:
+        with _probing.scratch(str(place), None) as folder:
+            pathlib.Path(folder, "db").write_text("copy", encoding="utf-8")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+def test_what_a_killed_process_left_goes_with_the_next_call(tmp_path: pathlib.Path) -> None:
+    killed_in(tmp_path)
+    [left] = tmp_path.iterdir()
+    assert (left / "db").exists()
+    with _probing.scratch(str(tmp_path), None) as folder:
+        assert left.exists(), "a folder that was just made may be without its lock"
+        aged(left)
+        aged(pathlib.Path(folder))
+        (tmp_path / "other").mkdir()
+        aged(tmp_path / "other")
+        (tmp_path / "synapse-probe-file").touch()
+        with _probing.scratch(str(tmp_path), None):
+            assert not left.exists()
+            assert pathlib.Path(folder).is_dir(), "its process is at work"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "synapse-probe-file"]
+
+
+@needs_root
+def test_what_belongs_to_somebody_else_stays(tmp_path: pathlib.Path) -> None:
+    for number, owner in enumerate((1, 2)):
+        folder = tmp_path / f"synapse-probe-{number}"
+        folder.mkdir()
+        (folder / "outside").symlink_to(tmp_path)
+        os.chown(aged(folder), owner, owner)
+        aged(folder)
+    with _probing.scratch(str(tmp_path), Account(1, 1)):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["synapse-probe-1"]
 
 
 def test_a_full_disk_is_told_and_leaves_no_folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

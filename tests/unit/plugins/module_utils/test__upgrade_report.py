@@ -41,6 +41,13 @@ SETTINGS = {
 }
 
 
+@pytest.mark.parametrize("old", [{}, {"version": "1", "runs": 3}, {"version": "1", "runs": [{"process": "main"}]}])
+def test_an_answer_that_is_none_is_said(old: dict[str, t.Any]) -> None:
+    report = compare(old, answer("1.163.2"), Wanted())
+    assert report.before is None
+    assert "cannot be understood" in str(report.problem)
+
+
 def unread(path: str, *, known: bool = False) -> dict[str, t.Any]:
     return {"path": path.split("."), "known": known, "siblings": []}
 
