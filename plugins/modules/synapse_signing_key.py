@@ -245,12 +245,15 @@ problems:
 import contextlib
 import dataclasses
 import datetime
+import errno
+import fcntl
 import grp
 import inspect
 import os
 import pwd
 import stat
 import sys
+import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
@@ -274,6 +277,8 @@ _LARGEST = 1024 * 1024
 _MOST_CANDIDATES = 20
 _RECORD_MODE = 0o644
 _BACKUP_MODE = 0o600
+# Seconds for another run to end that writes the key.
+_LOCK_WAIT = 30.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -429,15 +434,32 @@ def ask_life(host: Host, verify_keys: t.Sequence[keys.Known]) -> tuple[keys.Even
         reason = f"{error.msg} {' '.join(str(error.details.get('stderr', '')).split())[-200:]}".strip()
         answer = {"events": {"state": "unreadable" if database else "absent", "reason": reason, "signatures": []}}
     told = answer.get("events", {"state": "absent", "reason": "", "signatures": []})
-    signatures = tuple(keys.Signature(**item) for item in told["signatures"])
-    events = keys.Events(told["state"], where, told["reason"], signatures)
-    return events, keys.Published(url or "", answer.get("published", {}))
+    try:
+        signatures = tuple(keys.Signature(**item) for item in told["signatures"])
+        events = keys.Events(told["state"], where, told["reason"], signatures)
+        published = keys.Published(url or "", dict(answer.get("published", {})))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise SynapseError(
+            f"{python} was asked whose keys {where or 'the running server'} knows, and what it answered cannot be "
+            f"understood ({type(error).__name__}). Something else than Synapse's own environment answers there: look "
+            "at it. The key file was left as it is."
+        ) from error
+    return events, published
+
+
+def _not_understood(host: Host, what: str) -> SynapseError:
+    return SynapseError(
+        f"{host.python} was asked about signing keys, and what it answered cannot be understood ({what}). Something "
+        "else than Synapse's own environment answers there: look at it. The key file was left as it is."
+    )
 
 
 def derive(host: Host, wanted: t.Sequence[keys.Key], have: t.Mapping[str, str]) -> dict[str, str]:
     """Return the public halves of keys by fingerprint; a process runs only for those that ``have`` lacks."""
     missing = {key.fingerprint: [key.version, key.encoded] for key in wanted if key.fingerprint not in have}
-    derived = host.ask({"derive": missing})["derived"] if missing else {}
+    derived = host.ask({"derive": missing}).get("derived") if missing else {}
+    if not isinstance(derived, dict) or not all(isinstance(derived.get(one), str) for one in missing):
+        raise _not_understood(host, "derived")
     return {**have, **derived}
 
 
@@ -587,10 +609,15 @@ def mint(host: Host, wanted: keys.Wanted, found: keys.Found) -> tuple[keys.Key, 
     }
     if wanted.replaces is not None:
         taken.add(wanted.replaces)
-    minted = host.ask({"mint": sorted(taken)})["minted"]
-    parsed = keys.parse(f"ed25519 {minted['version']} {minted['seed']}".encode("ascii"))
+    minted = host.ask({"mint": sorted(taken)}).get("minted")
+    texts = minted if isinstance(minted, dict) else {}
+    if not all(isinstance(texts.get(name), str) for name in ("version", "seed", "verify_key")):
+        raise _not_understood(host, "minted")
+    parsed = keys.parse(f"ed25519 {texts['version']} {texts['seed']}".encode("ascii", "replace"))
     host.hide(parsed.keys)
-    return parsed.keys[0], minted["verify_key"]
+    if len(parsed.keys) != 1 or parsed.errors:
+        raise _not_understood(host, "minted")
+    return parsed.keys[0], texts["verify_key"]
 
 
 def keep_backup(host: Host, data: bytes, moment: datetime.datetime) -> str:
@@ -732,21 +759,111 @@ def want(host: Host) -> keys.Wanted:
     )
 
 
+@contextlib.contextmanager
+def held(host: Host, wait: float) -> t.Iterator[bool]:
+    """Keep other runs away from the key, if need be after waiting for them; give whether that could be done.
+
+    The folder is what is locked: the kernel lets go of it however this process ends. Where there is no folder, or none
+    that can be locked, the key is still never written over one that appeared meanwhile.
+    """
+    try:
+        handle = os.open(os.path.dirname(host.path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        yield True
+        return
+    until = time.monotonic() + wait
+    try:
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno in {errno.EWOULDBLOCK, errno.EACCES} and time.monotonic() < until:
+                    time.sleep(0.05)
+                    continue
+                yield error.errno not in {errno.EWOULDBLOCK, errno.EACCES}
+                return
+            yield True
+            return
+    finally:
+        os.close(handle)
+
+
+def traces(host: Host) -> tuple[tuple[int, int, int] | None, ...]:
+    """Return by what it is noticed that another run has written the key or what is remembered of it."""
+    found: list[tuple[int, int, int] | None] = []
+    for path in (host.path, host.record):
+        try:
+            status = os.lstat(path)
+        except OSError:
+            found.append(None)
+        else:
+            found.append((status.st_ino, status.st_mtime_ns, status.st_ctime_ns))
+    return tuple(found)
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """What was observed, and the plan for it."""
+
+    place: Place
+    attributes: Attributes
+    found: keys.Found
+    todo: keys.Plan
+
+    @property
+    def changed(self) -> bool:
+        """Whether there is anything to do."""
+        return self.todo.changed or self.attributes.changed
+
+
+def look(host: Host, wanted: keys.Wanted) -> Seen:
+    """Observe and plan. Raises ``SynapseError``."""
+    place = read_place(host.path)
+    attributes = plan_attributes(host, place)
+    found = observe(host, wanted, place)
+    return Seen(place, attributes, found, keys.plan(wanted, found))
+
+
+def settle(host: Host, wanted: keys.Wanted) -> tuple[Seen, Outcome]:
+    """Look, and do alone what is to be done; what another run wrote since is looked at again. Raises ``SynapseError``."""
+    before = traces(host)
+    seen, refusal = None, None
+    try:
+        seen = look(host, wanted)
+    except SynapseError as error:
+        if host.check_mode:
+            raise
+        refusal = error
+    if seen is not None and (host.check_mode or not seen.changed):
+        with (
+            held(host, 0) if not host.check_mode and seen.place.link is None else contextlib.nullcontext(False)
+        ) as alone:
+            if alone:
+                sweep(host)
+        return seen, predict(wanted, seen.found, seen.todo)
+    with held(host, _LOCK_WAIT) as alone:
+        if not alone:
+            raise SynapseError(
+                f"Another run works on the signing key {host.path}, and did not end within {_LOCK_WAIT:g} s (it holds "
+                "the folder): let it end, then run again. Nothing was changed."
+            )
+        if seen is None or traces(host) != before:
+            if refusal is not None and traces(host) == before:
+                raise refusal
+            seen = look(host, wanted)
+        if seen.place.link is None:
+            sweep(host)
+        if not seen.changed:
+            return seen, predict(wanted, seen.found, seen.todo)
+        return seen, apply(host, wanted, seen.found, place=seen.place, todo=seen.todo, attributes=seen.attributes)
+
+
 def run(module: AnsibleModule) -> dict[str, t.Any]:
     """Observe, plan, apply."""
     host = Host(module)
     wanted = want(host)
-    place = read_place(host.path)
-    attributes = plan_attributes(host, place)
-    found = observe(host, wanted, place)
-    todo = keys.plan(wanted, found)
-    if not host.check_mode and place.link is None:
-        sweep(host)
-    changed = todo.changed or attributes.changed
-    if changed and not host.check_mode:
-        outcome = apply(host, wanted, found, place=place, todo=todo, attributes=attributes)
-    else:
-        outcome = predict(wanted, found, todo)
+    seen, outcome = settle(host, wanted)
+    place, attributes, found, todo, changed = seen.place, seen.attributes, seen.found, seen.todo, seen.changed
     warnings = list(todo.warnings)
     if (
         place.link is not None

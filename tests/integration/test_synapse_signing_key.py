@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import concurrent.futures
 import contextlib
+import fcntl
 import hashlib
 import hmac
 import json
@@ -19,6 +20,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 import typing as t
 import urllib.request
 
@@ -258,13 +260,45 @@ def test_a_missing_folder_is_named(host: Host) -> None:
 def test_runs_at_the_same_time_make_one_identity(host: Host) -> None:
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         results = [future.result() for future in [pool.submit(host.run) for _number in range(4)]]
+    assert [result for result in results if result.get("failed")] == []
+    assert sorted(result["action"] for result in results) == ["create", "keep", "keep", "keep"]
     final = host.ok()
-    # Of runs at one instant each may lose one of its files to another, and then says so; there is one key all the same.
-    made = [result for result in results if not result.get("failed")]
-    assert len(final["key_ids"]) == 1
-    assert {tuple(result["key_ids"]) for result in made} <= {tuple(final["key_ids"])}
-    for result in results:
-        assert not result.get("failed") or "Cannot" in result["msg"], result
+    assert (final["changed"], len(final["key_ids"])) == (False, 1)
+    assert {tuple(result["key_ids"]) for result in results} == {tuple(final["key_ids"])}
+    assert {path.name for path in host.key.parent.iterdir() if path.name.startswith(f".{host.key.name}")} == set()
+
+
+def test_a_run_waits_for_another_one_that_works_on_the_key(host: Host) -> None:
+    handle = os.open(host.key.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(host.run)
+            time.sleep(2)
+            assert not waiting.done()
+            assert not host.key.exists()
+            fcntl.flock(handle, fcntl.LOCK_UN)
+            assert waiting.result()["action"] == "create"
+            # What is in place needs nobody's leave.
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            assert pool.submit(host.run).result(timeout=20)["action"] == "keep"
+    finally:
+        os.close(handle)
+
+
+def test_what_a_living_run_has_staged_is_not_cleared_away(host: Host) -> None:
+    host.ok()
+    staged = host.key.parent / f".{host.key.name}.0123456789abcdef.partial"
+    staged.touch(mode=0o600)
+    handle = os.open(host.key.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        host.ok()
+        assert staged.exists()
+    finally:
+        os.close(handle)
+    host.ok()
+    assert not staged.exists()
 
 
 def test_without_an_environment_nothing_is_minted(host: Host) -> None:
