@@ -85,7 +85,7 @@ def spaces_of(found: Iterable[Space]) -> tuple[Space, ...]:
 
 
 def parse_numbers(text: str) -> dict[str, int]:
-    """Read ``NAME: NUMBER kB`` or ``NAME NUMBER`` lines, as /proc/meminfo and cgroup files have them. kB become bytes."""
+    """Read ``NAME: NUMBER kB`` or ``NAME NUMBER`` lines (/proc/meminfo, files of cgroups); kB become bytes."""
     found = {}
     for line in text.splitlines():
         words = line.replace(":", " ").split()
@@ -136,7 +136,8 @@ def _full(space: Space) -> bool:
 
 def _full_clue(space: Space) -> Clue:
     return Clue(
-        f"The disk of the {space.what} is full: no space is left on the file system of {space.path}.",
+        f"The disk of the {space.what} is full: {_size(space.free)} is all the space left on the file system of "
+        f"{space.path}.",
         f"{_size(space.free)} free of {_size(space.total)}",
         severity="critical" if space.vital else None,
     )

@@ -37,7 +37,7 @@ _LOG_CONFIG = 256 * 1024
 _UNSYNCHRONISED = 0x40  # STA_UNSYNC of linux/timex.h
 _TIMEX = 512  # bytes, more than struct timex has anywhere
 _STATUS = 40  # where its field status begins on 64 bits: modes, offset, freq, maxerror, esterror come before
-_FILENAME = re.compile(r"""^[ \t]*["']?filename["']?[ \t]*:[ \t]*["']?([^"'#\n]+?)["']?[ \t]*(?:#.*)?$""", re.MULTILINE)
+_FILENAME = re.compile(r"""\bfilename["']?[ \t]*:[ \t]*["']?([^"',}#\n]+)""")
 
 
 def log_files(context: Context) -> tuple[str, ...]:
@@ -47,7 +47,7 @@ def log_files(context: Context) -> tuple[str, ...]:
     if path is not None and path.startswith("/"):
         with contextlib.suppress(SynapseError):
             text = (_files.read(path, limit=_LOG_CONFIG) or b"").decode("utf-8", "replace")
-            found += [name for name in _FILENAME.findall(text) if name.startswith("/")]
+            found += [name.strip() for name in _FILENAME.findall(text) if name.startswith("/")]
     return tuple(dict.fromkeys(found))
 
 
