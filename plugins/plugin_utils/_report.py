@@ -133,7 +133,7 @@ def database_words(database: Mapping[str, t.Any] | None) -> str:
         return ""
     engine = str(database.get("engine") or "")
     name = {"sqlite3": "SQLite", "psycopg2": "PostgreSQL"}.get(engine, engine)
-    return f"{name} {database.get('version') or ''}".strip()
+    return f"{name} {database.get('server_version') or ''}".strip()
 
 
 def days_words(days: float | None) -> str:

@@ -290,8 +290,8 @@ def _check(check: Plain) -> str:
     sign = f'<span class="{"fine" if ok else "critical"}">{_sign("healthy" if ok else "not_healthy")}</span>'
     word = "passed" if ok else "failed"
     return (
-        f'{sign}<span><span class="aside">{word}: </span>{_text(check.get("name", ""))} '
-        f"<span class=soft>{_text(check.get('detail') or '')}</span></span>"
+        f'{sign}<span><span class="aside">{word}: </span>{_text(check["name"])} '
+        f"<span class=soft>{_text(check['target'])}: {_text(check['detail'])}</span></span>"
     )
 
 

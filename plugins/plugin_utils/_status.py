@@ -206,7 +206,7 @@ def _details(hosts: Iterable[Mapping[str, t.Any]], room: int) -> Iterator[list[s
         if host["state"] == "not_healthy" and not host["counts"].get("critical") and not host["counts"].get("error"):
             for check in host["checks"]:
                 if not check.get("ok"):
-                    lines += _wrapped(f"{check.get('name')}: {check.get('detail') or 'failed'}", "  in vain   ", room)
+                    lines += _wrapped(f"{check['name']} {check['target']}: {check['detail']}", "  in vain   ", room)
         yield lines
 
 

@@ -34,11 +34,23 @@ def answer(name: str, *findings: dict[str, t.Any], release: str | None = _NEW, *
         "version": release.partition("-")[0] if release else None,
         "release": release,
         "key_ids": [f"ed25519:a_{name.replace('.', '')[:4].title()}"],
-        "database": {"engine": "psycopg2", "version": "17.6"},
+        "database": {"engine": "psycopg2", "server_version": "17.6", "size": 8_812_032_000},
         "certificate_days": 61.5,
         "checks": [
-            {"name": "process", "ok": healthy, "detail": "running since 12 days" if healthy else "not running"},
-            {"name": "versions", "ok": healthy, "detail": "http://127.0.0.1:8008 answers clients"},
+            {
+                "name": "process",
+                "target": "matrix-synapse.service",
+                "ok": healthy,
+                "detail": "active (running)" if healthy else "failed (failed)",
+                "milliseconds": 4.1,
+            },
+            {
+                "name": "client",
+                "target": "http://127.0.0.1:8008",
+                "ok": healthy,
+                "detail": "Matrix 1.15" if healthy else "connection refused",
+                "milliseconds": 2.4,
+            },
         ],
         "unseen": {},
         "changed": False,
@@ -147,7 +159,9 @@ def fleet() -> dict[str, dict[str, t.Any]]:
             "msg": "ssh: connect to host lost.example.org port 22: No route to host",
         },
         "a-server-with-a-rather-long-name.region-7.infrastructure.example.org": answer(
-            "long.example.org", database={"engine": "sqlite3"}, certificate_days=None
+            "long.example.org",
+            database={"engine": "sqlite3", "server_version": "3.46.1", "size": 912_384},
+            certificate_days=None,
         ),
         f"evil{HOSTILE}": answer(f"evil.example{HOSTILE}", _HOSTILE, key_ids=[], certificate_days=0.4),
         "keyless.example.org": answer("keyless.example.org", _KEY, _DISK),
