@@ -54,7 +54,10 @@ class Certificate:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a healthy server has to show. Times are in seconds; ``None`` leaves that part unchecked."""
+    """What a healthy server has to show. Times are in seconds; ``None`` leaves that part unchecked.
+
+    Without ``verify_tls`` any certificate will do: for who judges the certificates apart.
+    """
 
     listeners: tuple[Listener, ...] = ()
     server_name: str | None = None
@@ -69,6 +72,7 @@ class Wanted:
     well_known_url: str | None = None
     certificates: tuple[Certificate, ...] = ()
     ca_bundle: str | None = None
+    verify_tls: bool = True
     wait: bool = False
     timeout: float = 60.0
     interval: float = 0.5
@@ -202,7 +206,7 @@ class _Watch:
 
     def _tls(self) -> ssl.SSLContext:
         if self.context is None:
-            self.context = _http.tls_context(self.wanted.ca_bundle)
+            self.context = _http.tls_context(self.wanted.ca_bundle, verify=self.wanted.verify_tls)
         return self.context
 
     def _request(self, base: str, path: str, redirects: int = 0) -> Callable[[float], Response]:

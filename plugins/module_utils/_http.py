@@ -89,12 +89,17 @@ def parse_target(url: str) -> Target:
     return Target(url, parts.scheme, parts.hostname, default if port is None else port, parts.path.rstrip("/"))
 
 
-def tls_context(ca_bundle: str | None = None) -> ssl.SSLContext:
+def tls_context(ca_bundle: str | None = None, *, verify: bool = True) -> ssl.SSLContext:
     """Return a context that verifies, with the host's authorities and those of ``ca_bundle``.
 
-    Raises ``SynapseError`` where the bundle cannot be used.
+    One that does not ``verify`` is for nothing but to see what a server answers. Raises ``SynapseError`` where the
+    bundle cannot be used.
     """
     context = ssl.create_default_context()
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
     if ca_bundle is not None:
         try:
             context.load_verify_locations(cafile=ca_bundle)
