@@ -103,10 +103,10 @@ class Chromium:
             if "method" in answer:
                 self.events.append(answer)
 
-    def wait_for(self, method: str, session: str) -> None:
-        """Wait until an event has come."""
+    def wait_for(self, method: str, session: str, after: int) -> None:
+        """Wait until an event has come, after so many others."""
         until = time.monotonic() + TIMEOUT
-        while not any(one["method"] == method and one.get("sessionId") == session for one in self.events):
+        while not any(one["method"] == method and one.get("sessionId") == session for one in self.events[after:]):
             answer = self._read(until)
             if "method" in answer:
                 self.events.append(answer)
@@ -142,8 +142,24 @@ class Tab:
         self.call("Emulation.setScriptExecutionDisabled", value=not scripts)
         self.colours(dark)
         self.resize(width)
-        self.call("Page.navigate", url=url)
-        browser.wait_for("Page.loadEventFired", self._session)
+        self._load("Page.navigate", url=url)
+
+    def _load(self, method: str, **params: t.Any) -> None:
+        before = len(self._browser.events)
+        self.call(method, **params)
+        self._browser.wait_for("Page.loadEventFired", self._session, before)
+
+    def reload(self) -> None:
+        """Load the page again."""
+        self._load("Page.reload")
+
+    def wait_until(self, expression: str) -> None:
+        """Wait until an expression holds."""
+        until = time.monotonic() + TIMEOUT
+        while not self.ask(expression):
+            if time.monotonic() > until:
+                raise TimeoutError(f"never came true: {expression}")
+            time.sleep(0.05)
 
     def call(self, method: str, **params: t.Any) -> dict[str, t.Any]:
         """Run a command on this page."""
@@ -180,7 +196,7 @@ class Tab:
 
     def press(self, key: str, text: str = "") -> None:
         """Press a key."""
-        code = {"Enter": 13, "Tab": 9, " ": 32}.get(key, 0)
+        code = {"Enter": 13, "Tab": 9, " ": 32, "Backspace": 8}.get(key, 0)
         for kind in ("keyDown", "keyUp"):
             more = {"text": text} if text and kind == "keyDown" else {}
             self.call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, **more)
