@@ -311,6 +311,8 @@ class Observed:
     target: Code
     current: Code | None
     database: Database | None
+    # What a rollback would go back to, where that is not what is live: an earlier upgrade was interrupted.
+    back: Code | None = None
     releases: tuple[AtHand, ...] = ()
     backups: tuple[Manifest, ...] = ()
     backup_path: str | None = None
@@ -634,14 +636,14 @@ def _updates(seen: Observed, database: Database) -> Iterable[Finding]:
 
 def _way_back(seen: Observed, database: Database) -> bool:
     """Whether the present release can read the database after the other one has served."""
-    current = seen.current
+    current = seen.back or seen.current
     if current is None or current.schema is None or seen.target.compat is None:
         return False
     return current.schema >= max(seen.target.compat, database.compat or 0)
 
 
 def _return(seen: Observed, database: Database) -> Iterable[Finding]:
-    current, target = seen.current, seen.target
+    current, target = seen.back or seen.current, seen.target
     if database.state != "ready" or _way_back(seen, database):
         return
     if current is None or current.schema is None:

@@ -32,6 +32,7 @@ __all__ = [
     "is_of_another",
     "journal_from",
     "journal_with",
+    "links_before",
     "masked",
     "plan",
     "reverting",
@@ -477,6 +478,12 @@ def _items_of(entries: t.Mapping[str, Entry]) -> tuple[Item, ...]:
 
 def _leads_to(entry: Entry) -> str | None:
     return entry.kept if entry.kind == "directory" else entry.target
+
+
+def links_before(journal: Journal) -> dict[str, str]:
+    """Return where links led before the transaction; a folder that gave way is named by where it is kept."""
+    led = {entry.path: _leads_to(entry) for entry in journal.entries if entry.kind in {"link", "directory"}}
+    return {path: target for path, target in led.items() if target is not None}
 
 
 def _item_of(entry: Entry) -> Item | None:

@@ -234,6 +234,13 @@ links:
   returned: success and there are some
   type: dict
   sample: {"/var/lib/synapse/venv": "/var/lib/synapse/releases/1.163.2-0fe18e3fa5d7"}
+before:
+  description:
+    - Where links led before the transaction that this task found open, by path, and would lead again if it is rolled
+      back.
+  returned: with O(state=present) and O(state=reverted)
+  type: dict
+  sample: {"/var/lib/synapse/venv": "/var/lib/synapse/releases/1.150.0-2d1c6b9e0a47"}
 saved:
   description:
     - Where the copies lie of the files that are put back, or would be, by path. They are gone once the transaction is
@@ -655,6 +662,7 @@ def switched(
         "pending_paths": pending,
         "can_roll_back": after is not None and not after.first,
         "links": {item.path: item.target for item in items if item.state == "link"},
+        "before": {} if journal is None else _transaction.links_before(journal),
         **({} if backup is None else {"backup": backup}),
     }
 

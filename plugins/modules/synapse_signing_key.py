@@ -825,7 +825,7 @@ def look(host: Host, wanted: keys.Wanted) -> Seen:
 
 
 def settle(host: Host, wanted: keys.Wanted) -> tuple[Seen, Outcome]:
-    """Look, and do alone what is to be done; what another run wrote since is looked at again. Raises ``SynapseError``."""
+    """Look, and do alone what is to be done; what another run wrote meanwhile is seen. Raises ``SynapseError``."""
     before = traces(host)
     seen, refusal = None, None
     try:

@@ -42,6 +42,11 @@ options:
     description:
       - The interpreter of the release that serves now. It is not run where O(python) exists, so it may be broken.
     type: path
+  rollback_python:
+    description:
+      - The interpreter of the release that a rollback would go back to, where that is not the one that serves now,
+        because an earlier upgrade was interrupted. It is what RV(way_back) is about then. It is not run.
+    type: path
   database:
     description:
       - The server's SQLite file, which may not exist yet.
@@ -458,6 +463,7 @@ class Gate:
             self.target(answer if own else None, problem),
             code_of(params["current_python"]) if params["current_python"] is not None else None,
             database,
+            code_of(params["rollback_python"]) if params["rollback_python"] is not None else None,
             find_releases(params["releases_path"]),
             find_backups(params["backup_path"]),
             params["backup_path"],
@@ -519,6 +525,7 @@ def main() -> None:
             "python": {"type": "path", "required": True},
             "version": {"type": "str"},
             "current_python": {"type": "path"},
+            "rollback_python": {"type": "path"},
             "database": {"type": "path"},
             "postgresql": {
                 "type": "dict",

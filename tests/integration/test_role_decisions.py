@@ -82,6 +82,16 @@ def test_the_way_back_asks_the_database_of_the_configuration_that_is_put_back(tm
     }
 
 
+def test_what_a_rollback_goes_back_to_is_told_to_the_gate(tmp_path: Path) -> None:
+    cases: dict[str, dict[str, t.Any]] = {
+        "open": {"_synapse_prepared": {"before": {"/var/lib/synapse/venv": "/releases/one"}}},
+        "closed": {"_synapse_prepared": {"before": {}}},
+        "by_hand": {},
+    }
+    found = derived(tmp_path, cases, "_synapse_left_open_from")
+    assert [found[host]["_synapse_left_open_from"] for host in cases] == ["/releases/one", "", ""]
+
+
 def test_only_a_run_that_goes_on_to_the_proof_takes_an_open_transaction_over(tmp_path: Path) -> None:
     whole = {
         tags: derived(tmp_path, {"host": {}}, "_synapse_whole", tags=tags)["host"]["_synapse_whole"]

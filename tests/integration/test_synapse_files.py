@@ -731,6 +731,18 @@ def test_going_back_by_hand_takes_back_the_newest_release_and_goes_forth_again(h
     )
 
 
+def test_what_served_before_an_upgrade_that_was_left_open_is_known_to_the_next_run(host: Host) -> None:
+    host(*release(host, "one", "of one"))
+    assert host({"path": "etc", "state": "directory"}, state="present")["before"] == {}
+    host(state="committed")
+    host(*release(host, "two", "of two"))
+    for check in (True, False):
+        before = host({"path": "etc", "state": "directory"}, _ansible_check_mode=check)["before"]
+        assert before == {str(host.root / "venv"): str(host.root / "one")}
+    host(state="committed")
+    assert host({"path": "etc", "state": "directory"})["before"] == {}
+
+
 def test_the_way_back_names_the_copies_of_what_it_puts_back(host: Host) -> None:
     for name, config in (("one", "of one"), ("two", "of two")):
         host(*release(host, name, config))

@@ -324,6 +324,16 @@ def test_the_way_back(knows: int | None, writes: int, has: int | None, way_back:
     assert ("no_way_back" in found(given)) is not way_back
 
 
+def test_the_way_back_is_to_what_served_before_an_upgrade_that_was_interrupted() -> None:
+    """From 1.99.0 to 1.150.0, interrupted there; a rollback goes back to 1.99.0, whatever 1.150.0 could read."""
+    half = {"version": "1.150.0", "schema": 93}
+    given = verdict(current=half, back=dataclasses.replace(OLD, version="1.99.0", schema=83))
+    assert (given.way_back, given.direction) == (False, "upgrade")
+    [finding] = [one for one in given.findings if one.id == "no_way_back"]
+    assert "Synapse 1.99.0 cannot read the database any more" in finding.message
+    assert verdict(current=half).way_back is True
+
+
 @pytest.mark.parametrize(
     ("compat", "lowest"),
     [(None, "1.37.0"), (59, "1.37.0"), (62, "1.41.0"), (72, "1.62.0"), (84, "1.100.0"), (94, "1.151.0"), (999, None)],

@@ -568,6 +568,18 @@ def test_a_first_deployment_that_was_interrupted_has_nothing_to_go_back_to() -> 
         _transaction.reverting([], "/f", NOW, remembered(WAS_ABSENT))
 
 
+def test_where_links_led_before() -> None:
+    entries = (
+        Entry("/venv", "link", target="/releases/one"),
+        Entry("/folder", "directory", kept="/releases/adopted"),
+        Entry("/made", "directory"),
+        Entry("/config", "file", content=b""),
+        Entry("/new", "absent"),
+    )
+    led = _transaction.links_before(Journal("now", False, entries))
+    assert led == {"/venv": "/releases/one", "/folder": "/releases/adopted"}
+
+
 def test_a_journal_says_whose_it_is_and_one_of_an_older_version_does_not() -> None:
     journal = dataclasses.replace(remembered(WAS_LINK), run="one")
     assert _transaction.journal_from(journal.data(), lambda _name: b"") == journal
