@@ -38,6 +38,7 @@ __all__ = [
     "Wanted",
     "known",
     "mode_is_safe",
+    "objection",
     "old_signing_keys",
     "parse",
     "parse_record",
@@ -648,7 +649,7 @@ def _against_published(keys: t.Sequence[Known], published: Published) -> str | N
     return f"it holds {ids}, while {published.url} publishes {_join(published.verify_keys)}"
 
 
-def _objection(keys: t.Sequence[Known], found: Found) -> str | None:
+def objection(keys: t.Sequence[Known], found: Found) -> str | None:
     """Return what tells that ``keys`` are not this server's, or ``None``. The record is asked first and is final."""
     record = found.record
     if record is not None and record.current:
@@ -683,15 +684,15 @@ def _adopt(wanted: Wanted, found: Found, file: KeyFile) -> Plan:
         warning = f"The environment is missing, so it was not checked whether {wanted.path} is this server's own key."
         return dataclasses.replace(keep, action="record", write_record=True, warnings=(warning,))
     keys = known(file.keys, found.verify_keys, wanted.now)
-    objection = None if _is_pending(found, file) else _objection(keys, found)
-    if objection is not None and not wanted.new_identity:
+    against = None if _is_pending(found, file) else objection(keys, found)
+    if against is not None and not wanted.new_identity:
         mended = _mended(wanted, found)
         if mended is not None:
             return mended
         ids = found.events.key_ids
         signed = f" The server's events are signed by {_join(ids)}." if ids else ""
         raise SynapseError(
-            f"The signing key {wanted.path} was replaced: {objection}.{signed} It was left as it is. "
+            f"The signing key {wanted.path} was replaced: {against}.{signed} It was left as it is. "
             f"{_restore_hint(wanted, found)} If the key now in place is right, accept it with {_NEW_IDENTITY}, "
             "once; the earlier one belongs into old_signing_keys."
         )
@@ -744,7 +745,7 @@ def _restore(wanted: Wanted, found: Found, content: tuple[Key, ...]) -> Plan:
             warning = f"'content' holds {keys[0].key_id}, which was rotated away: the key in {wanted.path} was kept."
             return dataclasses.replace(_present(dataclasses.replace(wanted, content=None), found), warnings=(warning,))
         present = known(file.keys, found.verify_keys, wanted.now)
-        more = _holds(content, file.keys) and _objection(keys, found) is None
+        more = _holds(content, file.keys) and objection(keys, found) is None
         if wanted.new_identity or more or _endorsed(keys, present, found):
             return todo
         raise SynapseError(
@@ -752,10 +753,10 @@ def _restore(wanted: Wanted, found: Found, content: tuple[Key, ...]) -> Plan:
             f"first is this server's own key and the second is not. Nothing was changed. Take {CONTENT} away to keep "
             f"the file, or say {_NEW_IDENTITY}, once, to replace it (it is kept as a backup)."
         )
-    objection = _objection(keys, found)
-    if objection is not None and not wanted.new_identity:
+    against = objection(keys, found)
+    if against is not None and not wanted.new_identity:
         raise SynapseError(
-            f"{CONTENT} is not the key that this server had: {objection}. Nothing was written. Give the right one, or "
+            f"{CONTENT} is not the key that this server had: {against}. Nothing was written. Give the right one, or "
             f"say {_NEW_IDENTITY}, once, if this one is really wanted."
         )
     return todo
@@ -803,7 +804,7 @@ def _cleaned(found: Found) -> tuple[Key, ...]:
     only_added = all(
         problem.id in _ADDED or (problem.id == "tokens" and problem.line in lines) for problem in file.errors
     )
-    right = _objection(public, found) is None if only_added else _proven(kept, found)
+    right = objection(public, found) is None if only_added else _proven(kept, found)
     return kept if right else ()
 
 

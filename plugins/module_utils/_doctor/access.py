@@ -428,7 +428,17 @@ def _name(seen: Access) -> str:
     remedy="Let the service's group enter the folder.",
     repair="permissions",
     safe=True,
-    explains=("access.*", "identity.key_unreadable", "environment.*", "configuration.*", "database.*"),
+    explains=(
+        "access.*",
+        "identity.key_unreadable",
+        "environment.*",
+        "configuration.*",
+        "database.*",
+        "service.program_unreachable",
+        "service.directory_missing",
+        "service.namespace",
+        "service.output",
+    ),
     stops=True,
 )
 def _folder_closed(seen: Seen) -> Iterable[Clue]:
@@ -578,7 +588,7 @@ def _worker_config_unreadable(seen: Seen) -> Iterable[Clue]:
     remedy=_NOT_OPEN,
     repair="permissions",
     safe=True,
-    explains=("configuration.log*",),
+    explains=("configuration.log_config_missing", "configuration.log_config_invalid", "configuration.file_unwritable"),
     stops=True,
 )
 def _log_config_unreadable(seen: Seen) -> Iterable[Clue]:
@@ -593,7 +603,7 @@ def _log_config_unreadable(seen: Seen) -> Iterable[Clue]:
     remedy=_NOT_OPEN,
     repair="permissions",
     safe=True,
-    explains=("configuration.refused*", "configuration.secret*", "configuration.*unreadable*", "configuration.file*"),
+    explains=("configuration.refused", "configuration.file_unreadable"),
     stops=True,
 )
 def _secret_unreadable(seen: Seen) -> Iterable[Clue]:
@@ -608,7 +618,7 @@ def _secret_unreadable(seen: Seen) -> Iterable[Clue]:
     remedy=_NOT_OPEN,
     repair="permissions",
     safe=True,
-    explains=("configuration.app*",),
+    explains=("configuration.appservice_file", "configuration.file_unreadable"),
     stops=True,
 )
 def _appservice_unreadable(seen: Seen) -> Iterable[Clue]:
@@ -621,7 +631,7 @@ def _appservice_unreadable(seen: Seen) -> Iterable[Clue]:
     severity="critical",
     cause="The files belong to what renews the certificate, which keeps them for root or for a group of its own.",
     remedy="Copy certificate and private key for the service's group when they are renewed (a deploy hook).",
-    explains=("configuration.tls*", "configuration.*unreadable*", "public.*"),
+    explains=("configuration.tls_files", "configuration.file_unreadable", "public.*"),
     stops=True,
 )
 def _tls_unreadable(seen: Seen) -> Iterable[Clue]:
@@ -658,7 +668,7 @@ def _tls_unreadable(seen: Seen) -> Iterable[Clue]:
     remedy="Give the SQLite file to the service's user; never chmod 666.",
     repair="permissions",
     safe=True,
-    explains=("database.*", "configuration.database*", "configuration.*writable*"),
+    explains=("database.readonly", "database.file_unusable", "database.unfinished", "configuration.file_unwritable"),
     stops=True,
 )
 def _database_unwritable(seen: Seen) -> Iterable[Clue]:
@@ -688,7 +698,7 @@ def _database_unwritable(seen: Seen) -> Iterable[Clue]:
     remedy="Give the media store, and it alone, to the service's user.",
     repair="permissions",
     safe=True,
-    explains=("configuration.media*", "configuration.*writable*"),
+    explains=("configuration.file_unwritable",),
 )
 def _media_unwritable(seen: Seen) -> Iterable[Clue]:
     """The service may not write to its media store: uploads and pictures of other servers fail."""
@@ -723,7 +733,7 @@ def _media_unwritable(seen: Seen) -> Iterable[Clue]:
     remedy="Give the log and its folder to the service's user.",
     repair="permissions",
     safe=True,
-    explains=("configuration.log*",),
+    explains=("configuration.log_config_missing", "configuration.log_config_invalid", "configuration.file_unwritable"),
     stops=True,
 )
 def _log_unwritable(seen: Seen) -> Iterable[Clue]:
@@ -786,7 +796,7 @@ def _exposed(seen: Access) -> Iterator[Item]:
     remedy="Take the right to read from others. Secrets that were read by somebody have to be changed.",
     repair="permissions",
     safe=True,
-    explains=("configuration.*exposed*", "configuration.secret_readable*", "configuration.world_readable*"),
+    explains=("configuration.exposed",),
 )
 def _secrets_exposed(seen: Seen) -> Iterable[Clue]:
     """Files that hold secrets are readable for every account on the host."""

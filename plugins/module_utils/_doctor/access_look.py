@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import grp
 import json
@@ -29,7 +30,7 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils._doctor.acces
     blocker,
     may,
 )
-from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import SynapseError
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import Account, SynapseError
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._secret_names import is_secret_name
 
 if t.TYPE_CHECKING:
@@ -38,7 +39,7 @@ if t.TYPE_CHECKING:
     from ansible_collections.matrix_fleet.synapse.plugins.module_utils._doctor.context import Context
     from ansible_collections.matrix_fleet.synapse.plugins.module_utils._doctor.settings import Settings
 
-__all__ = ["key_path", "look", "nodes_of", "who_of"]
+__all__ = ["config_folder", "key_path", "look", "nodes_of", "who_of", "whole", "working_folder"]
 
 _LINKS = 40  # as the kernel (path_resolution(7))
 _MOST_MEDIA = 3000  # of what is in the media store, so much is looked at
@@ -128,8 +129,12 @@ def who_of(context: Context) -> Who | None:
 
 def working_folder(context: Context) -> str:
     """Return the folder that relative paths in the configuration start from."""
-    folder = getattr(context.service, "working_directory", None)
-    return folder if isinstance(folder, str) and folder.startswith("/") else "/"
+    service = context.service
+    for one in service.running if service is not None else ():
+        with contextlib.suppress(OSError):
+            return os.readlink(f"/proc/{one.pid}/cwd")
+    unit = service.seen if service is not None else None
+    return unit.directory if unit is not None and unit.directory.startswith("/") else "/"
 
 
 def whole(context: Context, path: str) -> str:
@@ -337,12 +342,14 @@ def _in_doubt(item: Item, who: Who) -> bool:
 
 def _ask_kernel(context: Context, items: list[Item], who: Who) -> list[Item]:
     """Let the kernel decide on what owner and mode refuse, or what has an access control list."""
+    if os.geteuid() not in (0, who.uid):
+        return items
     doubtful = [position for position, item in enumerate(items) if not item.missing and _in_doubt(item, who)]
     if not doubtful:
         return items
     questions = [[items[position].path, items[position].needs] for position in doubtful]
     try:
-        account = _files.account_of(who.name)
+        account = None if who.uid == os.geteuid() else Account(who.uid, who.gid, who.groups)
         result = context.run(
             [sys.executable, "-I", "-S", "-c", _QUESTION],
             stdin=json.dumps(questions),

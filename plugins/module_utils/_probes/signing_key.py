@@ -5,7 +5,9 @@
 Request ``{"mint": [ids that are taken] or null, "derive": {fingerprint: [version, seed]}}``: needs signedjson.
 Request ``{"events": {"server_name", "verify_keys", "database"}, "published": {"server_name", "url", "timeout"},
 "scratch": an empty folder}``: gets public keys only, so that it can run as the service's user. Any Python reads SQLite
-files, signatures need Synapse.
+files, signatures need Synapse. The database is ``{"path"}``, ``{"postgresql"}`` or ``{"texts", "libraries", "folder"}``
+where the configuration says which; ``wait`` is how many seconds it may take to answer. Without ``scratch``, a database
+that would have to be copied is not read.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
+import importlib
 import json
 import os
 import shutil
@@ -73,6 +76,8 @@ def without_traces(path: str, scratch: str) -> str:
     log = path + "-wal"
     if not os.path.exists(log) or os.path.getsize(log) == 0:
         return f"file:{urllib.parse.quote(path)}?mode=ro&immutable=1"
+    if not scratch:
+        raise OSError("what a crash left in its log would have to be merged first")
     # Left by a crash: what the log holds counts, and must be merged somewhere else.
     for name in (path, log):
         shutil.copyfile(name, os.path.join(scratch, "db" + name[len(path) :]))
@@ -87,12 +92,13 @@ class Database:
             import sqlite3
 
             uri = without_traces(request["path"], scratch)
-            self.connection: Any = sqlite3.connect(uri, uri=True, timeout=10)
+            self.connection: Any = sqlite3.connect(uri, uri=True, timeout=request.get("wait", 10))
             self.mark = "?"
         else:
             import psycopg2
 
-            self.connection = psycopg2.connect(**{"connect_timeout": 10, **request["postgresql"]})
+            wait = {"connect_timeout": request.get("wait", 10)}
+            self.connection = psycopg2.connect(**{**wait, **request["postgresql"]})
             self.connection.set_session(readonly=True, autocommit=True)
             self.mark = "%s"
 
@@ -188,11 +194,36 @@ def read_events(database: Database, request: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def configured(request: dict[str, Any]) -> dict[str, Any]:
+    """Return the database with the events that a configuration names (synapse/config/database.py, 1.163.2)."""
+    try:
+        yaml = importlib.import_module("yaml")
+    except ImportError:
+        sys.path.extend(request["libraries"])
+        yaml = importlib.import_module("yaml")
+    config: dict[str, Any] = {}
+    for _path, text in request["texts"]:
+        with contextlib.suppress(Exception):  # what is no YAML is told elsewhere
+            config.update(yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    several = [one for one in (config.get("databases") or {}).values() if "main" in one.get("data_stores", ["main"])]
+    database = config.get("database") or next(iter(several), None) or {}
+    if config.get("database_path"):
+        database = {"args": {"database": config["database_path"]}}
+    arguments = dict(database.get("args") or {})
+    if database.get("name", "sqlite3") == "sqlite3":
+        return {"path": os.path.join(request["folder"], arguments.get("database") or "homeserver.db")}
+    # Synapse passes all to libpq but for its pool's own settings.
+    return {"postgresql": {name: value for name, value in arguments.items() if not str(name).startswith("cp_")}}
+
+
 def ask_events(request: dict[str, Any], scratch: str) -> dict[str, Any]:
     """Read the database, and say why where that is not possible."""
     absent = {"state": "absent", "reason": "", "signatures": []}
-    path = request["database"].get("path")
     try:
+        if "texts" in request["database"]:
+            named = configured(request["database"])
+            request = {**request, "database": {"wait": request["database"].get("wait", 10), **named}}
+        path = request["database"].get("path")
         if path and os.stat(path).st_size == 0:
             return absent
         with contextlib.closing(Database(request["database"], scratch)) as database:
