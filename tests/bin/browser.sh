@@ -13,11 +13,7 @@ provide_chromium() {
   command -v chromium chromium-browser google-chrome > /dev/null && return
   if is_root && is_debian; then
     say "installing Chromium"
-    mkdir -p "$root/.cache"
-    {
-      apt-get update -qq
-      DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium
-    } > "$log" 2>&1 || fail "Chromium could not be installed: $(tail -n 3 "$log")"
+    install_packages "$log" chromium || fail "Chromium could not be installed: $(tail -n 3 "$log")"
   else
     fail "the page is tested in Chromium, which is not installed. As root on Debian: apt-get install chromium"
   fi

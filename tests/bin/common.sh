@@ -27,6 +27,28 @@ plain_path() {
   printf '%s' "$kept"
 }
 
+# Install packages of Debian, as root. apt works for one at a time: several of our commands wait for each other here.
+install_packages() { # LOG PACKAGE...
+  local log=$1
+  shift
+  mkdir -p "${root:?}/.cache"
+  {
+    flock 8
+    # Services that a package starts must not keep the lock.
+    {
+      apt-get update -qq &&
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+    } > "$log" 2>&1 8>&- 9>&-
+  } 8> "$root/.cache/apt.lock"
+}
+
+# How many integration tests run at a time.
+workers() {
+  local cores
+  cores=$(nproc)
+  say $((cores < 4 ? cores : 4))
+}
+
 # uv reads none of pip's settings. Hand on what says where packages come from and whom to trust.
 adopt_pip_settings() {
   [ -n "${SSL_CERT_FILE:-}" ] || [ -z "${PIP_CERT:-}" ] || export SSL_CERT_FILE=$PIP_CERT

@@ -25,10 +25,7 @@ install() {
   is_debian || fail "molecule needs Docker (docker, dockerd, iptables), and only on Debian is it installed from here." \
     "Install it with this system's package manager, then try again."
   say "installing Docker"
-  {
-    apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends docker.io iptables
-  } > "$log" 2>&1 ||
+  install_packages "$log" docker.io iptables ||
     fail "Docker could not be installed: $(tail -n 3 "$log")"
 }
 

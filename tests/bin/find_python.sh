@@ -39,11 +39,8 @@ missing_venv() { # INTERPRETER
   if is_debian && [ "${1#/usr/bin/}" != "$1" ]; then
     if is_root; then
       say "installing $package, which $1 needs to make virtual environments" >&2
-      mkdir -p "$root/.cache"
-      {
-        apt-get update -qq
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package"
-      } > "$root/.cache/apt.log" 2>&1 || fail "$package could not be installed: $(tail -n 3 "$root/.cache/apt.log")"
+      install_packages "$root/.cache/apt.log" "$package" ||
+        fail "$package could not be installed: $(tail -n 3 "$root/.cache/apt.log")"
       return
     fi
     fail "$1 cannot make virtual environments: its venv module is a package of its own here." \

@@ -28,10 +28,8 @@ bootstrap() { # SUITE TAG
   fi
   uri=$(mirror)
   if [ -z "$uri" ] || ! command -v mmdebstrap > /dev/null; then
-    {
-      apt-get update -qq
-      DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends mmdebstrap
-    } > "$work/apt.log" 2>&1 || fail "mmdebstrap could not be installed: $(tail -n 3 "$work/apt.log")"
+    install_packages "$work/apt.log" mmdebstrap ||
+      fail "mmdebstrap could not be installed: $(tail -n 3 "$work/apt.log")"
     uri=$(mirror)
   fi
   [ -n "$uri" ] || fail "this machine's apt sources name no Debian archive to bootstrap $1 from."
