@@ -4,7 +4,7 @@
 # Tests against a real Synapse on this machine. Its environment is made by uv from the lock that the collection ships,
 # once for each content of that lock, and handed to the tests as SYNAPSE_VENV. SYNAPSE_OLD_VENV is one of an old release,
 # from tests/integration/old-synapse.txt, for what happens between two versions.
-#   integration.sh [ARGUMENT of pytest...]
+#   integration.sh [ARGUMENT of pytest...]      -n 0, for example: one test at a time, for a debugger
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd -P)
 . "$root/tests/bin/common.sh"
@@ -46,13 +46,10 @@ provide_postgresql() {
   compgen -G '/usr/lib/postgresql/*/bin/initdb' > /dev/null && return
   if is_root && is_debian; then
     say "installing PostgreSQL"
-    {
-      apt-get update -qq
-      # The tests need the programs; no server of the system's own is wanted.
-      mkdir -p /etc/postgresql-common
-      [ -e "$clusters" ] || printf 'create_main_cluster = false\n' > "$clusters"
-      DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql
-    } > "$log" 2>&1 || fail "PostgreSQL could not be installed: $(tail -n 3 "$log")"
+    # The tests need the programs; no server of the system's own is wanted.
+    mkdir -p /etc/postgresql-common
+    [ -e "$clusters" ] || printf 'create_main_cluster = false\n' > "$clusters"
+    install_packages "$log" postgresql || fail "PostgreSQL could not be installed: $(tail -n 3 "$log")"
   else
     fail "some tests need the programs of a PostgreSQL server. As root on Debian: apt-get install postgresql"
   fi
@@ -61,7 +58,19 @@ provide_postgresql() {
 make_environments
 provide_postgresql
 export SYNAPSE_VENV=$venv SYNAPSE_OLD_VENV=$old_venv
+
+# A folder for temporary files of this run alone: no other run's files are met there, and nothing of it stays. Other users
+# can enter it, as they can enter /tmp.
+TMPDIR=$(mktemp -d)
+export TMPDIR
+trap 'rm -rf "$TMPDIR"' EXIT
+chmod 1777 "$TMPDIR"
+# A file's tests stay together, in their order; conftest.py says which files come first.
+command=(.venv/bin/python -m pytest -q --numprocesses "$(workers)" --dist loadfile --no-loadscope-reorder)
 for argument in "$@"; do
-  if [ -e "${argument%%::*}" ]; then exec .venv/bin/python -m pytest -q "$@"; fi
+  if [ -e "${argument%%::*}" ]; then
+    "${command[@]}" "$@"
+    exit
+  fi
 done
-exec .venv/bin/python -m pytest -q tests/integration "$@"
+"${command[@]}" tests/integration "$@"

@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import shutil
+import tempfile
 import typing as t
 
 import pytest
@@ -16,6 +18,45 @@ from ansible_collections.matrix_fleet.synapse.tests.integration.module_process i
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+# With several workers, what takes long begins first: the last file to end is then a short one. A file that is not named
+# here comes after these, and costs a little time at worst.
+_LONGEST_FIRST = (
+    "test_synapse_config_check.py",
+    "test_synapse_database_backup.py",
+    "test_synapse_wheelhouse.py",
+    "test_synapse_signing_key.py",
+    "test_synapse_upgrade_gate.py",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each worker its own folder for temporary files, where no other worker's are met."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker is not None:
+        folder = pathlib.Path(tempfile.mkdtemp(prefix=f"{worker}-"))
+        folder.chmod(0o1777)
+        os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files whose tests take longest."""
+    order = {name: number for number, name in enumerate(_LONGEST_FIRST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name no test by what a file holds: keys are made anew in each process, and all workers need the same names."""
+    return argname if isinstance(val, bytes) else None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _way_in(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let other users pass through pytest's folders, however deep they lie; a test's own folder stays closed."""
+    base = tmp_path_factory.getbasetemp()
+    for folder in (base, *base.parents):
+        if folder.stat().st_uid == os.geteuid() and folder.stat().st_mode & 0o011 != 0o011:
+            folder.chmod(folder.stat().st_mode | 0o011)
 
 
 @pytest.fixture(scope="session")

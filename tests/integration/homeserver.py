@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -25,6 +26,8 @@ if t.TYPE_CHECKING:
 
 _SHARED_SECRET = "a-registration-shared-secret"
 _START = 90.0
+# Other runs on this machine begin elsewhere.
+_NUMBERS = itertools.count(os.getpid() * 2, 2)
 
 
 def synapse_python(variable: str = "SYNAPSE_VENV") -> pathlib.Path:
@@ -41,10 +44,18 @@ def old_synapse_python() -> pathlib.Path:
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback interface that nobody holds."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a TCP port of the loopback interface that nobody holds.
+
+    It is bound a moment later, so each worker has ports of its own, below those that the system gives away, and takes
+    one after the other. The port after each is free for the test too.
+    """
+    first = 20000 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 12 * 1000
+    for _attempt in range(500):
+        port = first + next(_NUMBERS) % 1000
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    pytest.fail(f"no port from {first} to {first + 999} is free")
 
 
 def ask(url: str, body: object = None, token: str | None = None) -> dict[str, t.Any]:

@@ -11,7 +11,6 @@ import pathlib
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -19,11 +18,14 @@ import typing as t
 
 import pytest
 
+from ansible_collections.matrix_fleet.synapse.tests.integration.homeserver import free_port
+
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
 
-PASSWORD = "a-database-password"
-"""The password of the role ``synapse``, asked for over TCP alone."""
+PASSWORD = f"a-database-password-{os.getpid()}"
+"""The password of the role ``synapse``, asked for over TCP alone. Each worker has another: a test looks for it in every
+process."""
 
 _START = 60.0
 # The socket trusts whoever reaches it, TCP asks for a password: both kinds of deployments can be tested.
@@ -50,12 +52,6 @@ def _account() -> dict[str, t.Any]:
             entry = pwd.getpwnam(name)
             return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
     pytest.fail("there is neither a user postgres nor a user nobody to run a PostgreSQL server as")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclasses.dataclass
@@ -148,7 +144,7 @@ def cluster() -> Iterator[Cluster]:
         account = _account()
         if account:
             os.chown(folder, account["user"], account["group"])
-        made = Cluster(folder, _free_port())
+        made = Cluster(folder, free_port())
         made.make()
         try:
             made.start()
