@@ -71,6 +71,14 @@ builder: build ## Have ansible-builder accept the execution environment
 integration: setup ## Tests against a real Synapse on this machine
 	@$(BIN)/integration.sh $(ARGS)
 
+.PHONY: browser
+browser: setup ## The page of a fleet in a headless Chromium; pictures of it are left in .cache/browser
+	@$(BIN)/browser.sh $(ARGS)
+
+.PHONY: rules
+rules: setup ## Write docs/rules.md anew, from the rules of the doctor
+	@.venv/bin/python $(BIN)/make_rules_page.py $(ARGS)
+
 .PHONY: test-quickstart
 test-quickstart: setup ## The quickstart as a stranger meets it: a fresh clone, no root, a home of their own
 	@.venv/bin/python -m pytest -q tests/quickstart $(ARGS)

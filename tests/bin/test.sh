@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-# Everything that guards the project, in one go; stops at the first failure, and ends with what was run and how long it took.
+# Everything that guards the project, in one go: as many steps at a time as there are cores to keep busy. Stops at the first
+# failure, and ends with what was run and how long it took. What a step prints is shown whole, and kept in .cache/test-logs.
 #   test.sh            all steps
 #   test.sh --list     their names
 #   test.sh STEP...    these steps alone
+#   JOBS=1 test.sh     one after another
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd -P)
 . "$root/tests/bin/common.sh"
@@ -21,65 +23,232 @@ step_oldest() { tests/bin/setup.sh oldest && tests/bin/deploy_here.sh .venv-olde
 step_docker() { tests/bin/docker.sh; }
 step_images() { tests/images/build.sh; }
 step_integration() { tests/bin/integration.sh; }
+step_browser() { tests/bin/browser.sh; }
 step_quickstart() { .venv/bin/python -m pytest -q tests/quickstart; }
 step_molecule() { tests/bin/molecule.sh "$1"; }
 
-# What finds most mistakes soonest comes first. The scenarios are whatever is in molecule/.
-mapfile -t steps < <(printf '%s\n' setup lint unit sanity build builder newest oldest docker images integration quickstart
-  tests/bin/molecule.sh --list | sed '/./s/^/molecule /;/^$/d')
+# What has to have passed before a step can begin, one a line.
+after() { # STEP
+  case $1 in
+    setup | docker) ;;
+    images) say docker ;;
+    builder) printf '%s\n' setup build ;;
+    molecule*) printf '%s\n' setup images ;;
+    *) say setup ;;
+  esac
+}
+
+# How many cores a step keeps busy.
+cores() { # STEP
+  local number=1
+  case $1 in
+    integration) number=$(workers) ;;
+    molecule*) number=$(sed -n 's/^ *numprocesses: "\([0-9]*\)"$/\1/p' "molecule/${1#* }/molecule.yml" 2> /dev/null) ;;
+  esac
+  say "${number:-1}"
+}
+
+# What finds most mistakes soonest comes first, and of the rest what takes long before what fits into the gaps. The scenarios
+# are whatever is in molecule/.
+mapfile -t steps < <(printf '%s\n' setup lint unit docker images integration
+  tests/bin/molecule.sh --list | sed '/./s/^/molecule /;/^$/d'
+  printf '%s\n' sanity newest quickstart oldest browser build builder)
 if [ "${1:-}" = --list ]; then
   printf '%s\n' "${steps[@]}"
   exit 0
 fi
+for step in "$@"; do
+  printf '%s\n' "${steps[@]}" | grep -qxF -- "$step" || fail "there is no step $step; test.sh --list names them."
+done
 [ $# -eq 0 ] || steps=("$@")
 
 lock test
-times=()
+logs=$root/.cache/test-logs
+rm -rf "$logs"
+mkdir -p "$logs"
+jobs=${JOBS:-$(nproc)}
+busy=0
 passed=0
-output=$root/.cache/test-output
+pending=("${steps[@]}")
+running=()  # in the order in which they began
+unshown=()  # ended, while another one was on the screen
+shown=      # the step that is on the screen,
+viewer=     # and what puts it there
+declare -A pid cost began line
+
+log_of() { say "$logs/${1// /-}.log"; }
 
 # The line of a step in the summary: its seconds, and how each pytest that it ran closed.
-note() { # STEP SECONDS [WORD]
+note() { # STEP [WORD]
   local closing='[0-9]+ [a-z]+(, [0-9]+ [a-z]+)* in [0-9.]+s( \([0-9:]+\))?'
-  closing=$(sed -E 's/\x1b\[[0-9;]*m//g' "$output" | sed -nE "s/^=* *($closing) *=*$/\1/p" | paste -sd ';' | sed 's/;/; /g')
-  times+=("$(printf '%-28s %4d s  %s' "$1" "$2" "${3:+$3  }$closing" | sed 's/ *$//')")
+  closing=$(sed -E 's/\x1b\[[0-9;]*m//g' "$(log_of "$1")" | sed -nE "s/^=* *($closing) *=*$/\1/p" | paste -sd ';' | sed 's/;/; /g')
+  line[$1]=$(printf '%-28s %4d s  %s' "$1" $((SECONDS - began[$1])) "${2:+$2  }$closing" | sed 's/ *$//')
 }
 
-finish() {
+summary() {
+  local step
   printf '\n'
-  printf '%s\n' "${times[@]}"
+  for step in "${steps[@]}"; do
+    [ -z "${line[$step]:-}" ] || printf '%s\n' "${line[$step]}"
+  done
   printf '%-28s %4d s\n' "in all" "$SECONDS"
 }
 
-for step in "${steps[@]}"; do
-  printf '\n=== %s\n' "$step"
-  begin=$SECONDS
-  read -r name argument <<< "$step"
-  status=0
-  # A shell of its own for each step: inside a condition "set -e" would not end a function at its first failure.
-  # What it prints is kept too, for the summary.
-  exec {copy}> >(exec 9>&-; exec tee "$output")
-  copier=$!
+waits() { # STEP: for another one that has not passed yet
+  local before other
+  while read -r before; do
+    for other in "${pending[@]}" "${running[@]}"; do
+      [ "$before" != "$other" ] || return 0
+    done
+  done < <(after "$1")
+  return 1
+}
+
+fits() { # STEP: what asks for more cores than there are has them all
+  cost[$1]=$(cores "$1")
+  [ "${cost[$1]}" -le "$jobs" ] || cost[$1]=$jobs
+  [ $((busy + cost[$1])) -le "$jobs" ]
+}
+
+start() { # STEP
+  local name argument
+  read -r name argument <<< "$1"
+  : > "$(log_of "$1")"
+  # With a process group of its own, so that it can be stopped with all that it started; in a shell of its own, because
+  # inside a condition "set -e" would not end a function at its first failure.
+  set -m
   (
+    set +m
     exec 9>&-
     set -e
     "step_$name" "$argument"
-  ) >&"$copy" 2>&1 {copy}>&- &
-  wait $! || status=$?
-  exec {copy}>&-
-  # A server that the step left behind may hold the copier open: never wait long for it.
-  for ((i = 0; i < 50; i++)); do
-    kill -0 "$copier" 2> /dev/null || break
-    sleep 0.1
+  ) >> "$(log_of "$1")" 2>&1 < /dev/null &
+  pid[$1]=$!
+  set +m
+  began[$1]=$SECONDS
+  busy=$((busy + cost[$1]))
+  running+=("$1")
+}
+
+start_what_fits() {
+  local step later=()
+  # A copy: what has been started is no longer pending for those that wait for it, but running.
+  for step in "${pending[@]}"; do
+    if ! waits "$step" && fits "$step"; then
+      start "$step"
+    else
+      later+=("$step")
+    fi
   done
-  if [ "$status" -ne 0 ]; then
-    note "$step" $((SECONDS - begin)) FAILED
-    finish
-    say "make test: $passed passed, 1 failed ($step), $((${#steps[@]} - passed - 1)) not run"
-    exit 1
+  pending=("${later[@]}")
+}
+
+heading() { printf '\n=== %s\n' "$1"; }
+
+show() { # STEP: what it printed so far, and goes on to print
+  shown=$1
+  heading "$1"
+  tail -n +1 -s 0.2 -f --pid="${pid[$1]}" "$(log_of "$1")" 9>&- &
+  viewer=$!
+}
+
+end_show() {
+  wait "$viewer" || true
+  [ -z "$(tail -c 1 "$(log_of "$shown")")" ] || printf '\n'
+  shown=
+}
+
+# Show those that have ended meanwhile, then follow the one that has been running longest.
+show_next() {
+  local step
+  for step in "${unshown[@]}"; do
+    heading "$step"
+    cat "$(log_of "$step")"
+  done
+  unshown=()
+  [ ${#running[@]} -eq 0 ] || show "${running[0]}"
+}
+
+without() { # STEP ELEMENT...: sets left
+  local element
+  left=()
+  for element in "${@:2}"; do
+    [ "$element" = "$1" ] || left+=("$element")
+  done
+}
+
+# End what still runs, as Control-C would; then take away the hosts of scenarios that could not.
+stop_all() {
+  local step i
+  for step in "${running[@]}"; do
+    kill -INT -- "-${pid[$step]}" 2> /dev/null || true
+  done
+  for step in "${running[@]}"; do
+    for ((i = 0; i < 300; i++)); do
+      kill -0 -- "-${pid[$step]}" 2> /dev/null || break
+      sleep 0.1
+    done
+    kill -KILL -- "-${pid[$step]}" 2> /dev/null || true
+    wait "${pid[$step]}" 2> /dev/null || true
+    note "$step" stopped
+    case $step in
+      molecule*) MOLECULE_COMMAND=destroy tests/bin/molecule.sh "${step#* }" > "$(log_of "$step").destroy" 2>&1 < /dev/null || true ;;
+    esac
+  done
+  [ -z "$shown" ] || end_show
+}
+
+interrupted() {
+  trap '' INT TERM
+  say "stopping: $(printf '%s, ' "${running[@]}" | sed 's/, $//')"
+  stop_all
+  summary
+  exit 130
+}
+trap interrupted INT TERM
+
+give_up() { # STEP: it has failed
+  local stopped=${#running[@]}
+  [ "$stopped" -eq 0 ] || say "$1 failed; stopping: $(printf '%s, ' "${running[@]}" | sed 's/, $//')"
+  stop_all
+  # The last thing on the screen is what failed; the output of what passed meanwhile is kept.
+  if [ ${#unshown[@]} -gt 0 ] && [ "${unshown[-1]}" = "$1" ]; then
+    heading "$1"
+    cat "$(log_of "$1")"
   fi
-  note "$step" $((SECONDS - begin))
+  summary
+  say "make test: $passed passed, 1 failed ($1), $stopped stopped, ${#pending[@]} not run"
+  exit 1
+}
+
+finish() { # STEP: it has ended
+  local status=0
+  wait "${pid[$1]}" || status=$?
+  without "$1" "${running[@]}"
+  running=("${left[@]}")
+  busy=$((busy - cost[$1]))
+  if [ "$shown" = "$1" ]; then
+    end_show
+  else
+    unshown+=("$1")
+  fi
+  if [ "$status" -ne 0 ]; then
+    note "$1" FAILED
+    give_up "$1"
+  fi
+  note "$1"
   passed=$((passed + 1))
+}
+
+while true; do
+  start_what_fits
+  [ ${#running[@]} -gt 0 ] || break
+  [ -n "$shown" ] || show_next
+  sleep 0.2
+  for step in "${running[@]}"; do
+    kill -0 "${pid[$step]}" 2> /dev/null || finish "$step"
+  done
 done
-finish
+show_next
+summary
 say "make test: $passed passed, 0 failed"

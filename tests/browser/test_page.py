@@ -74,11 +74,10 @@ def column(tab: Tab, name: str) -> int:
 
 def fits(tab: Tab) -> bool:
     """Whether nothing sticks out of the page to the side."""
-    widest = tab.ask(
-        "Math.max(document.documentElement.scrollWidth, "
-        "...[...document.querySelectorAll('body *:not(.aside, .aside *)')].map(one => one.getBoundingClientRect().right))"
+    ends = tab.ask(
+        "[...document.querySelectorAll('body *:not(.aside, .aside *)')].map(one => one.getBoundingClientRect().right)"
     )
-    return float(widest) <= tab.width
+    return max(*ends, tab.ask("document.documentElement.scrollWidth")) <= tab.width
 
 
 @BOTH
