@@ -30,6 +30,7 @@ class Configuration:
 
     ``managed``: the files that the collection wrote, as they say themselves or as its transactions remember.
     ``copies``: the newest kept copy of a file, by the file. ``workers``: the configuration files of workers.
+    ``strangers``: listeners, by the option, that are bound to an address which this host does not have.
     """
 
     version: str | None = None
@@ -39,6 +40,7 @@ class Configuration:
     managed: tuple[str, ...] = ()
     copies: Mapping[str, str] = field(default_factory=dict)
     workers: tuple[str, ...] = ()
+    strangers: tuple[tuple[str, str], ...] = ()
 
 
 # What the main process does not start with. A worker that has the same trouble ends, and the server serves on.
@@ -52,6 +54,7 @@ _STOPPING = frozenset(
         "inline_secret",
         "instance_map",
         "listener_invalid",
+        "listener_port",
         "log_config_invalid",
         "log_config_missing",
         "log_handler_missing",
@@ -78,12 +81,16 @@ _STOPPING = frozenset(
         "yaml_syntax",
     }
 )
+_LONGEST = 300  # characters of what Python says
 _EMPTY = "The file is empty or is not a mapping of options: Synapse ignores it."
 
 
 def _raw(seen: Seen) -> Iterator[Problem]:
     """Return what is known of the files without asking Synapse."""
     settings = seen.settings
+    for path in seen.request.config_paths if settings is not None and not settings.files else ():
+        message = f"There is no configuration file (*.yaml) in this folder: {path} is missing, or another is meant."
+        yield Problem("error", "", message, file=path, kind="missing")
     for number, file in enumerate(settings.files if settings is not None else ()):
         if file.missing:
             message = "The configuration file does not exist: its path is wrong, or the file is gone (missing)."
@@ -99,7 +106,18 @@ def _raw(seen: Seen) -> Iterator[Problem]:
             yield Problem("error", "", _EMPTY, file=file.path, kind=kind)
         else:
             message = f"The configuration file cannot be read: {file.problem}."
-            yield Problem("error", "", message, file=file.path, kind="unreadable")
+            kind = "no_file" if "regular" in file.problem else "unreadable"
+            yield Problem("error", "", message, file=file.path, kind=kind)
+
+
+def _addresses(seen: Seen) -> Iterator[Problem]:
+    """Return the listeners that are bound to an address which the host does not have."""
+    configuration = seen.configuration
+    for option, address in configuration.strangers if configuration is not None else ():
+        message = f"This host does not have the address {address}: the listener cannot be opened."
+        advice = "Name an address of this host, or 127.0.0.1 behind a reverse proxy."
+        first = seen.settings.files[-1].path if seen.settings is not None and seen.settings.files else None
+        yield Problem("error", option, message, None, advice, first, None, "listener_address")
 
 
 def _rule_of(problem: Problem) -> str:
@@ -112,6 +130,7 @@ def _rule_of(problem: Problem) -> str:
 def problems_of(seen: Seen) -> tuple[Problem, ...]:
     """Return all problems, each named by the rule that tells it. Synapse's own words come first."""
     told = [] if seen.configuration is None else list(seen.configuration.problems)
+    told += _addresses(seen)
     files = {problem.file for problem in told if not problem.path}
     told += [problem for problem in _raw(seen) if problem.file not in files]
     return tuple(replace(problem, kind=_rule_of(problem)) for problem in told)
@@ -167,7 +186,7 @@ def _told(
         if managed:
             steps.insert(0, f"{_WRITE_ANEW} writes it anew from the inventory, and keeps what is there.")
         remedy = " ".join(step for step in steps if step)
-        evidence = ": ".join(filter(None, [_place(problem), problem.cause]))
+        evidence = ": ".join(filter(None, [_place(problem), (problem.cause or "")[:_LONGEST]]))
         yield Clue(
             f"{problem.path}: {problem.message}" if problem.path else f"{problem.file or ''}: {problem.message}",
             evidence,
@@ -242,6 +261,19 @@ def _unreadable(seen: Seen) -> Iterable[Clue]:
 
 
 @RULES.rule(
+    "no_file",
+    severity="critical",
+    cause="A pipe, a socket or a device lies where the file should be: whoever opens it waits, or reads nothing.",
+    remedy="Move it away, and put the file there.",
+    stops=True,
+    explains=("configuration.*",),
+)
+def _no_file(seen: Seen) -> Iterable[Clue]:
+    """What lies where a configuration file should be is no file."""
+    return _told(seen, "no_file", restore=True)
+
+
+@RULES.rule(
     "ignored_file",
     severity="info",
     cause="The file holds no options, as one in which everything is commented out.",
@@ -275,9 +307,8 @@ def _duplicate_option(seen: Seen) -> Iterable[Clue]:
 def _unasked(seen: Seen) -> Iterable[Clue]:
     """Synapse could not be asked what it makes of the configuration."""
     why = seen.configuration.unasked if seen.configuration is not None else None
-    if why is not None and not any(
-        problem.kind in ("missing", "empty", "yaml_syntax") for problem in problems_of(seen)
-    ):
+    kinds = {problem.kind for problem in problems_of(seen)}
+    if why is not None and not kinds & {"missing", "empty", "yaml_syntax", "no_file"}:
         yield Clue("Synapse could not be asked what it makes of the configuration.", why)
 
 
@@ -311,7 +342,8 @@ def _server_name_missing(seen: Seen) -> Iterable[Clue]:
 )
 def _server_name_invalid(seen: Seen) -> Iterable[Clue]:
     """The server_name is no name of a server."""
-    return _told(seen, "server_name_invalid", restore=True, mendable=True)
+    for clue in _told(seen, "server_name_invalid", restore=True, mendable=True):
+        yield replace(clue, remedy=f"{_REMEDIES['server_name_invalid']} {clue.remedy or ''}".strip())
 
 
 @RULES.rule(
@@ -563,19 +595,6 @@ def _public_baseurl(seen: Seen) -> Iterable[Clue]:
     """Synapse refuses public_baseurl (or another URL): it needs a scheme."""
     for clue in _told(seen, "public_baseurl", mendable=True):
         yield replace(clue, remedy=f"{clue.remedy or ''} {_REMEDIES['public_baseurl']}".strip())
-
-
-@RULES.rule(
-    "refused",
-    severity="critical",
-    cause="Synapse says so itself when it reads this configuration.",
-    remedy=_CORRECT,
-    repair="config",
-    stops=True,
-)
-def _refused(seen: Seen) -> Iterable[Clue]:
-    """Synapse refuses the configuration."""
-    return _told(seen, "refused", mendable=True)
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -927,6 +946,7 @@ def _database_driver(seen: Seen) -> Iterable[Clue]:
     remedy=_CORRECT,
     repair="config",
     stops=True,
+    explains=("database.arguments",),
 )
 def _database_option(seen: Seen) -> Iterable[Clue]:
     """An option of the database (database, args) is refused."""
@@ -1014,6 +1034,34 @@ def _metrics_disabled(seen: Seen) -> Iterable[Clue]:
 def _listener_federation(seen: Seen) -> Iterable[Clue]:
     """No listener serves federation."""
     return _told(seen, "listener_federation", mendable=True)
+
+
+@RULES.rule(
+    "listener_address",
+    severity="critical",
+    cause="The address is that of another host, or the interface has another one now: the listener cannot be opened "
+    "('Cannot assign requested address').",
+    remedy="Name an address of this host in bind_addresses: 127.0.0.1 where a reverse proxy runs beside it.",
+    repair="config",
+    stops=True,
+)
+def _listener_address(seen: Seen) -> Iterable[Clue]:
+    """A listener is bound to an address that this host does not have."""
+    return _told(seen, "listener_address", mendable=True)
+
+
+@RULES.rule(
+    "refused",
+    severity="critical",
+    cause="Synapse says so itself when it reads this configuration.",
+    remedy=_CORRECT,
+    repair="config",
+    stops=True,
+    explains=("configuration.folder_missing", "configuration.no_folder"),
+)
+def _refused(seen: Seen) -> Iterable[Clue]:
+    """Synapse refuses the configuration."""
+    return _told(seen, "refused", mendable=True)
 
 
 # ---------------------------------------------------------------------------------------------------------------
