@@ -214,7 +214,7 @@ def _missing(seen: Seen) -> Iterable[Clue]:
         )
     elif found.beside:
         yield Clue(
-            f"The virtual environment was moved: there is none at {found.path}, but one at {found.beside[0]}.",
+            f"The venv moved: there is no virtual environment at {found.path}, but one at {found.beside[0]}.",
             f"{found.path} does not exist; the shebang of each script in {found.beside[0]}/bin names another place",
             cause=(
                 "A venv was moved or renamed. The scripts in its bin folder begin with the absolute path of their "
@@ -523,6 +523,17 @@ def _files_damaged(seen: Seen) -> Iterable[Clue]:
     )
 
 
+def _driver(found: Environment) -> str:
+    """How the import of psycopg2 failed, empty where it did not."""
+    return found.failed.get("psycopg2", "")
+
+
+def _library(found: Environment) -> str:
+    """The shared object that psycopg2 lacks, empty where it lacks none."""
+    missing = re.search(r"(\S+\.so\S*): cannot open shared object", _driver(found))
+    return missing[1] if missing else ""
+
+
 @RULES.rule(
     "psycopg2_conflict",
     severity="warning",
@@ -532,7 +543,7 @@ def _files_damaged(seen: Seen) -> Iterable[Clue]:
     ),
     remedy="Keep one. " + _REINSTALL,
     repair="reinstall",
-    explains=("environment.changed",),
+    explains=("environment.changed", "environment.extension_broken", "environment.files_modified"),
 )
 def _psycopg2_conflict(seen: Seen) -> Iterable[Clue]:
     """Two packages own the files of psycopg2."""
@@ -542,8 +553,7 @@ def _psycopg2_conflict(seen: Seen) -> Iterable[Clue]:
     both = {"psycopg2", "psycopg2-binary"} <= set(found.packages)
     # Where files are gone that the record of a package has, somebody else has taken them.
     robbed = sorted(name for name in found.damaged if name in {"psycopg2", "psycopg2-binary"})
-    failed = found.absent.get("psycopg2") or found.failed.get("psycopg2")
-    if _psycopg2_wanted(seen) and failed and robbed:
+    if _psycopg2_wanted(seen) and robbed and _driver(found) and not _library(found):
         other = "psycopg2" if robbed[0] == "psycopg2-binary" else "psycopg2-binary"
         yield _mended(
             found,
@@ -582,7 +592,7 @@ def _psycopg2_conflict(seen: Seen) -> Iterable[Clue]:
     repair="reinstall",
     safe=True,
     stops=True,
-    explains=("environment.changed", "environment.lock*", *_FOLLOWS, "database.*"),
+    explains=("environment.changed", "database.*", *_FOLLOWS),
 )
 def _psycopg2_missing(seen: Seen) -> Iterable[Clue]:
     """The database is PostgreSQL, and its driver is not installed."""
@@ -613,18 +623,24 @@ def _psycopg2_missing(seen: Seen) -> Iterable[Clue]:
     repair="reinstall",
     safe=True,
     stops=True,
-    explains=("environment.extension_broken", "environment.changed", *_FOLLOWS, "database.*"),
+    explains=(
+        "environment.extension_broken",
+        "environment.changed",
+        "environment.files_modified",
+        "database.*",
+        *_FOLLOWS,
+    ),
 )
 def _libpq_missing(seen: Seen) -> Iterable[Clue]:
     """psycopg2 is installed, and does not load."""
     found = seen.environment
     if found is None or not _psycopg2_wanted(seen):
         return
-    error = found.failed.get("psycopg2")
-    if error and not {"psycopg2", "psycopg2-binary"} & set(found.damaged) and not found.evidence("extension_mismatch"):
-        library = re.search(r"(\S+\.so[.\d]*): cannot open shared object", error)
-        name = f"the shared object {library[1]} is missing" if library else "its library is damaged"
-        what = " (libpq)" if library and "libpq" in library[1] else ""
+    error, library = _driver(found), _library(found)
+    robbed = {"psycopg2", "psycopg2-binary"} & set(found.damaged)
+    if error and "psycopg2" not in found.absent and (library or not robbed):
+        name = f"the shared object {library} is missing" if library else "its library is damaged"
+        what = " (libpq)" if "libpq" in library else ""
         yield _mended(found, Clue(f"psycopg2 is installed and does not load: {name}{what}.", error))
 
 
@@ -675,7 +691,7 @@ def _dependency_missing(seen: Seen) -> Iterable[Clue]:
     repair="reinstall",
     safe=True,
     stops=True,
-    explains=("environment.changed", "environment.import_failed", *_FOLLOWS),
+    explains=("environment.changed", "environment.files_modified", "environment.import_failed", *_FOLLOWS),
 )
 def _dependency_version(seen: Seen) -> Iterable[Clue]:
     """A package is installed in a version that Synapse refuses."""
@@ -740,6 +756,8 @@ def _extra_missing(seen: Seen) -> Iterable[Clue]:
     for names, features in grouped.items():
         extras = [extra for extra, _option in features]
         lacks = "; ".join(_lack(one) for one in found.extras[extras[0]][:_MOST])
+        same = [name for name, others in found.extras.items() if tuple(one.name for one in others) == names]
+        lacks += f"; extras that bring it: {', '.join(same)}"
         shown = " and ".join(f"{option} (extra {extra})" for extra, option in features)
         clue = Clue(f"{shown} needs {_some(names)}, which the venv does not have in the right version.", lacks)
         others = [extra for extra in extras if extra not in _ALWAYS_THERE]

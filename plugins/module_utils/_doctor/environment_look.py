@@ -44,6 +44,7 @@ _SYSTEM = {"/", "/usr", "/usr/local"}
 _SYNAPSE = requirements.SYNAPSE
 # Debian's packages of Synapse, by the folder of the environment: the project's own, and the distribution's.
 _DEBIAN = {"/opt/venvs/matrix-synapse": "matrix-synapse-py3", "/usr": "matrix-synapse"}
+_TEXT = (".py", ".pyi", ".txt", ".md", ".rst", ".html", ".j2", ".json", ".sql", "METADATA", "WHEEL", "INSTALLER")
 _ENTRIES = 500  # so many names of a folder are looked at
 
 
@@ -141,7 +142,7 @@ def _writable(path: str, account: Account | None) -> str:
     return ""
 
 
-def _split(tree: _venv_tree.Tree, context: Context) -> tuple[dict[str, tuple[str, ...]], dict[str, list[str]]]:
+def _split(tree: _venv_tree.Tree) -> tuple[dict[str, tuple[str, ...]], dict[str, list[str]]]:
     """Return, by package, the files that are missing, empty or cut off; and those that may have been edited by hand."""
     damaged: dict[str, tuple[str, ...]] = {}
     edited: dict[str, list[str]] = {}
@@ -149,7 +150,7 @@ def _split(tree: _venv_tree.Tree, context: Context) -> tuple[dict[str, tuple[str
         gone = list(one.missing)
         for file in one.altered:
             path = next((os.path.join(folder, file) for folder in _site_packages(tree.path)), file)
-            text = file.endswith((".py", ".pyi", ".txt", ".md", ".rst", ".html", ".j2", ".json", ".sql"))
+            text = file.endswith(_TEXT)
             try:
                 empty = os.stat(path).st_size == 0
             except OSError:
@@ -254,7 +255,7 @@ def _from_outside(
         tree = _venv_tree.inspect(target)
         packages = tree.packages
         wants = {one.name: one.wants for one in tree.distributions}
-        damaged, edited = _split(tree, context)
+        damaged, edited = _split(tree)
         seen = replace(
             seen,
             version=packages.get(_SYNAPSE) or (manifest.version if manifest else None),

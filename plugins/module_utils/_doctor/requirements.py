@@ -44,7 +44,7 @@ class Wish:
 
 @dataclass(frozen=True)
 class Lack:
-    """What is wanted and not there: ``by`` wants ``name`` in ``versions``; ``found`` is ``None`` where it is missing."""
+    """What is wanted, and not there: ``by`` wants ``name`` in ``versions``; ``found`` is ``None`` for nothing."""
 
     by: str
     name: str
