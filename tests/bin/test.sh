@@ -200,7 +200,7 @@ stop_all() {
 
 interrupted() {
   trap '' INT TERM
-  say "stopping: $(printf '%s, ' "${running[@]}" | sed 's/, $//')"
+  printf '\nstopping: %s\n' "$(printf '%s, ' "${running[@]}" | sed 's/, $//')"
   stop_all
   summary
   exit 130
@@ -209,7 +209,7 @@ trap interrupted INT TERM
 
 give_up() { # STEP: it has failed
   local stopped=${#running[@]}
-  [ "$stopped" -eq 0 ] || say "$1 failed; stopping: $(printf '%s, ' "${running[@]}" | sed 's/, $//')"
+  [ "$stopped" -eq 0 ] || printf '\n%s failed; stopping: %s\n' "$1" "$(printf '%s, ' "${running[@]}" | sed 's/, $//')"
   stop_all
   # The last thing on the screen is what failed; the output of what passed meanwhile is kept.
   if [ ${#unshown[@]} -gt 0 ] && [ "${unshown[-1]}" = "$1" ]; then
