@@ -106,4 +106,4 @@ lock-dev: setup ## Resolve requirements-*.in again
 
 .PHONY: clean
 clean: ## Remove what the checks and tests made (not .quickstart)
-	@rm -rf .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .venv .venv-newest .venv-quickstart
+	@rm -rf .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .venv .venv-newest .venv-oldest .venv-quickstart
