@@ -369,38 +369,73 @@ def _program_refused(seen: Seen) -> Iterator[Clue]:
         )
 
 
+def _folders(seen: Seen) -> Iterator[tuple[UnitSeen, Path, str | None, bool]]:
+    """Return a WorkingDirectory that cannot be entered, the mount that it lacks, and whether the server lives in it."""
+    unit, service = _main(seen), seen.service
+    if unit is None or service is None:
+        return
+    for path in service.paths:
+        if path.kind == "directory":
+            place = next((one for one in service.unmounted if _below(path.path, [one])), None)
+            inside = any(_below(one, [path.path]) for one in (*_data(seen), os.path.normpath(seen.request.python)))
+            yield unit, path, place, inside
+
+
+def _folder_clue(unit: UnitSeen, path: Path, place: str | None) -> Clue:
+    mount = f"; {place} is in /etc/fstab and is not mounted" if place else ""
+    what = f"{path.blocked} keeps {unit.user or 'root'} out" if path.blocked else path.problem
+    return Clue(
+        f"The WorkingDirectory {path.path} of {unit.name} cannot be entered: {what} (200/CHDIR){mount}.",
+        f"WorkingDirectory={path.path}: {path.blocked or path.problem}{unit.where('WorkingDirectory')}",
+        severity=_grave(unit),
+        remedy=f"mount {place}" if place else None,
+    )
+
+
+@RULES.rule(
+    "home_missing",
+    severity="critical",
+    cause="The folder that holds the server's data was moved or removed, or its file system is not mounted. systemd "
+    "reports status=200/CHDIR.",
+    remedy="findmnt --fstab shows whether it is a disk of its own: mount it. Else bring the folder back from where it "
+    "was moved to, or from the backup. Never make an empty folder in its place: Synapse would begin anew in it.",
+    stops=True,
+    explains=(
+        *_EVERYTHING,
+        "service.namespace",
+        "service.program_broken",
+        "environment.*",
+        "database.*",
+        "access.*",
+        "configuration.unasked",
+        "folklore.*",
+    ),
+)
+def _home_missing(seen: Seen) -> Iterator[Clue]:
+    """The WorkingDirectory of the unit, which holds the server's data, is gone: a mount is missing."""
+    for unit, path, place, inside in _folders(seen):
+        if inside and path.blocked is None:
+            yield _folder_clue(unit, path, place)
+
+
 @RULES.rule(
     "directory_missing",
     severity="critical",
-    cause="The folder was moved or removed, or its file system is not mounted. systemd reports status=200/CHDIR.",
+    cause="The unit names a folder that does not exist or that its account may not enter, or a file system is not "
+    "mounted. systemd reports status=200/CHDIR.",
     remedy="Where the folder is on a disk of its own, mount it (findmnt --fstab; mount FOLDER); else correct "
-    "WorkingDirectory= and systemctl daemon-reload. Never make an empty folder in place of one that holds data.",
+    "WorkingDirectory= and systemctl daemon-reload.",
     stops=True,
     explains=(*_EVERYTHING, "service.namespace"),
 )
 def _directory_missing(seen: Seen) -> Iterator[Clue]:
     """The WorkingDirectory of the unit cannot be entered."""
-    unit, service = _main(seen), seen.service
-    if unit is None or service is None:
-        return
-    for path in service.paths:
-        if path.kind != "directory":
-            continue
-        place = next((one for one in service.unmounted if _below(path.path, [one])), None)
-        mount = f"; {place} is in /etc/fstab and is not mounted" if place else ""
-        what = f"{path.blocked} keeps {unit.user or 'root'} out" if path.blocked else path.problem
-        clue = Clue(
-            f"The WorkingDirectory {path.path} of {unit.name} cannot be entered: {what} (200/CHDIR){mount}.",
-            f"WorkingDirectory={path.path}: {path.blocked or path.problem}{unit.where('WorkingDirectory')}",
-            severity=_grave(unit),
-            remedy=f"mount {place}" if place else None,
-        )
-        holds_data = any(_below(one, [path.path]) for one in _data(seen))
-        if path.blocked:
-            clue = replace(clue, repair="permissions", safe=True)
-        elif place is None and not holds_data:
-            clue = _repaired(clue, unit, "WorkingDirectory")
-        yield clue
+    for unit, path, place, inside in _folders(seen):
+        clue = _folder_clue(unit, path, place)
+        if path.blocked is not None:
+            yield replace(clue, repair="permissions", safe=True)
+        elif not inside:
+            yield clue if place else _repaired(clue, unit, "WorkingDirectory")
 
 
 def _data(seen: Seen) -> list[str]:
@@ -437,15 +472,16 @@ def _namespace(seen: Seen) -> Iterator[Clue]:
     missing = [path for path in service.paths if path.kind == "namespace"]
     for path in missing:
         place = next((one for one in service.unmounted if _below(path.path, [one])), None)
+        keys = [one.key for one in unit.options if path.path in one.value.split() and one.key.endswith("Paths")]
+        key = keys[-1] if keys else "ReadWritePaths"
         clue = Clue(
-            f"The unit {unit.name} names {path.path} for its sandbox, and {path.problem} (226/NAMESPACE).",
-            f"ReadWritePaths, ReadOnlyPaths or InaccessiblePaths: {path.path}"
-            f"{unit.where('ReadWritePaths', 'ReadOnlyPaths', 'InaccessiblePaths')}",
+            f"The unit {unit.name} names {path.path} in {key} for its sandbox, and {path.problem} (226/NAMESPACE).",
+            f"{key}: {path.path}{unit.where(key)}",
             severity=_grave(unit),
             remedy=f"mount {place}" if place else None,
         )
         if place is None and not any(_below(one, [path.path]) for one in _data(seen)):
-            clue = _repaired(clue, unit, "ReadWritePaths", "ReadOnlyPaths", "InaccessiblePaths")
+            clue = _repaired(clue, unit, key)
         yield clue
     if not missing and unit.exited(226):
         yield Clue(
@@ -570,7 +606,7 @@ def _daemonizes(seen: Seen, unit: UnitSeen) -> str | None:
     "ExecStart. Stop a server that runs beside the unit by its id first (kill PID); then systemctl daemon-reload && "
     "systemctl restart UNIT.",
     stops=True,
-    explains=(*_EVERYTHING, "service.start_timeout", "service.stray", "service.pid_file"),
+    explains=(*_EVERYTHING, "service.start_timeout", "service.stray", "service.several", "answers.port_taken"),
 )
 def _type(seen: Seen) -> Iterator[Clue]:
     """Type= of the unit does not fit how Synapse is started (daemonize)."""
