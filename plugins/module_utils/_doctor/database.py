@@ -541,8 +541,9 @@ _QUOTES = (
 def _password(seen: Seen) -> Iterable[Clue]:
     """PostgreSQL refuses the password."""
     for one, fault in _faults(seen, "password"):
+        passfile = seen.settings.text("database", "args", "passfile") if seen.settings is not None else None
         hint = {
-            "none": " database.args has no password.",
+            "none": f" It is looked for in {passfile}." if passfile else " database.args has no password.",
             "str": "",
             "padded": " The password begins or ends with white space.",
         }.get(one.given, f" {_QUOTES}")
