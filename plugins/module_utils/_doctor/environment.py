@@ -45,7 +45,15 @@ _PACKAGES = {
 # The extras that every release of the collection has.
 _ALWAYS_THERE = {"cache-memory", "jwt", "oidc", "redis", "url-preview"}
 # What an environment that does not run makes of the other parts.
-_FOLLOWS = ("configuration.unanswered", "configuration.broken_environment", "words.import_failed", "words.exec_failed")
+_FOLLOWS = (
+    "configuration.missing_package",
+    "configuration.database_driver",
+    "configuration.unasked",
+    "service.program_*",
+    "service.release_gone",
+    "service.step",
+    "service.stopped",
+)
 
 
 @dataclass(frozen=True)
@@ -309,8 +317,9 @@ def _barred(found: Environment) -> bool:
     remedy="chmod -R a+rX on the folder in the evidence; do not give the environment to the service's user.",
     repair="reinstall",
     safe=True,
-    stops=True,
-    explains=("environment.*", *_FOLLOWS, "access.environment*"),
+    # Where owners and modes were looked at, they say the same more precisely.
+    symptom=True,
+    explains=("environment.*", *_FOLLOWS),
 )
 def _unreadable(seen: Seen) -> Iterable[Clue]:
     """The service's user cannot read the environment."""
@@ -498,7 +507,6 @@ def _synapse_missing(seen: Seen) -> Iterable[Clue]:
         "environment.leftover",
         "environment.module_missing",
         "environment.metadata_duplicate",
-        "host.*",
         *_FOLLOWS,
     ),
 )
@@ -1026,7 +1034,7 @@ def _unproven(seen: Seen) -> Iterable[Clue]:
     ),
     repair="reinstall",
     safe=True,
-    explains=("environment.writable", "access.releases*", "environment.unproven"),
+    explains=("environment.writable", "environment.unproven"),
 )
 def _untrusted(seen: Seen) -> Iterable[Clue]:
     """Others than root can change the releases."""
