@@ -469,13 +469,25 @@ def _failures(context: _Context) -> Iterator[Problem]:
             yield context.problem("error", path, message, advice, kind="inline_secret")
         elif failure["kind"] == "crash":
             yield _crash(context, failure, path)
+        elif "No database config provided" in failure["message"] and _is_told(context, ("database", "databases")):
+            continue
         else:
             yield _refusal(context, failure, path)
 
 
+def _is_told(context: _Context, names: Sequence[str]) -> bool:
+    """Return whether another failure is about one of these top-level options."""
+    return any(failure["path"] and failure["path"][0] in names for failure in context.run["failures"])
+
+
+# What pydantic adds to each of its errors.
+_PYDANTIC = re.compile(r" \[type=\w+, input_value=.*?, input_type=\w+\]| For further information visit \S+")
+
+
 def _refusal(context: _Context, failure: Facts, path: Path) -> Problem:
     """A ``ConfigError``: Synapse's own words, with the reason that it drops for a file added."""
-    message = " ".join(str(failure["message"]).split())
+    message = _PYDANTIC.sub("", " ".join(str(failure["message"]).split()))
+    path = path or _named_file(context, message)
     causes = [" ".join(str(cause).split()) for cause in failure["causes"]]
     suggestion, kind = None, _kind_of_refusal(path, message)
     if failure["missing"]:
@@ -520,7 +532,6 @@ _BY_OPTION = {
     "tls_certificate_path": "tls_files",
     "tls_private_key_path": "tls_files",
     "app_service_config_files": "appservice_file",
-    "old_signing_keys": "old_signing_keys",
     "macaroon_secret_key": "secret_not_text",
     "form_secret": "secret_not_text",
 }
@@ -570,6 +581,12 @@ def _file_option(context: _Context, path: Path, message: str) -> Path:
         return longer
     named = [tuple(facts["option"]) for facts in context.run["paths"] if f"'{facts['given']}'" in message]
     return named[0] if named else path
+
+
+def _named_file(context: _Context, message: str) -> Path:
+    """Return the option whose file or folder a message ends with."""
+    named = (facts for facts in context.run["paths"] if len(facts["given"]) > 1)
+    return next((tuple(facts["option"]) for facts in named if message.endswith(facts["given"])), ())
 
 
 _PLAIN_TYPES = {
@@ -855,6 +872,10 @@ def _log_config(context: _Context, option: str, facts: Facts) -> Iterator[Proble
     if failure is not None:
         if failure["kind"] == "yaml":
             yield replace(_yaml_problem(path, failure), path=option, kind="log_config_invalid")
+        else:
+            why, advice = _why_unreadable(failure, context.account)
+            message = f"The log configuration {path} cannot be read: {why}."
+            yield Problem("error", option, message, None, advice, path, kind="log_config_invalid")
         return
     for item in facts["problems"]:
         where = dotted(item["path"])
@@ -1105,6 +1126,7 @@ def _workers(contexts: Sequence[_Context], answer: Facts) -> Iterator[Problem]:
     names: dict[str, _Context] = {}
     for position, worker in enumerate(workers, 1):
         yield from _worker(worker, answer, names)
+        yield from _writer(worker)
         if not answer["same_secret"][position]:
             message = (
                 "The worker has another replication secret than the main process: every request between them fails."
@@ -1135,6 +1157,26 @@ def _replication(main: _Context) -> Iterator[Problem]:
         )
         advice = "Name the listener's own port there."
         yield main.problem("warning", option, message, advice, kind="replication_listener")
+
+
+def _writer(worker: _Context) -> Iterator[Problem]:
+    """Does a worker that others write through listen where ``instance_map`` says that it does?"""
+    settings = worker.run["settings"]
+    place = settings["instance_map"].get(settings["worker_name"])
+    if place is None or worker.run["failures"]:
+        return
+    offers = [listener for listener in worker.run["listeners"] if "replication" in listener["resources"]]
+    if not any(
+        (listener["socket"] is not None and listener["socket"] == place["path"]) or listener["port"] == place["port"]
+        for listener in offers
+    ):
+        name = settings["worker_name"]
+        message = (
+            f"instance_map says where the worker {name} is reached, and it has no listener with the resource "
+            "replication there: what others write through it is refused or hangs."
+        )
+        advice = "Add replication to the names of a listener on that port; it must never be public."
+        yield worker.problem("error", ("worker_listeners",), message, advice, kind="replication_listener")
 
 
 def _worker(worker: _Context, answer: Facts, names: dict[str, _Context]) -> Iterator[Problem]:

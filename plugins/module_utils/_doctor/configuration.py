@@ -53,6 +53,7 @@ _STOPPING = frozenset(
         "empty",
         "inline_secret",
         "instance_map",
+        "listener_clash",
         "listener_invalid",
         "listener_port",
         "log_config_invalid",
@@ -1122,7 +1123,7 @@ def _worker_instance_map(seen: Seen) -> Iterable[Clue]:
 def _worker_refused(seen: Seen) -> Iterable[Clue]:
     """A worker would not start with its configuration."""
     problems = [problem for problem in problems_of(seen) if problem.kind == "worker_refused"]
-    for problem, clue in zip(problems, _told(seen, "worker_refused", restore=True)):
+    for problem, clue in zip(problems, _told(seen, "worker_refused")):
         where = f"The worker {problem.process} would not start"
         yield replace(clue, summary=f"{where}: {clue.summary}")
 

@@ -5,16 +5,20 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
+import ipaddress
 import json
 import os
 import re
+import socket
 import typing as t
 
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _files
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._config import Wanted, judge
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._config_observe import Asked, observe
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._doctor.configuration import Configuration
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._doctor.settings import ConfigFile
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import SynapseError
 
 if t.TYPE_CHECKING:
@@ -99,6 +103,33 @@ def _written(context: Context, remembered: dict[str, str | None]) -> tuple[str, 
     return tuple(written)
 
 
+def _strangers(context: Context) -> tuple[tuple[str, str], ...]:
+    """Return the listeners whose address the host does not have. No port is taken to find that out."""
+    settings, found = context.settings, []
+    for number, listener in enumerate(settings.mappings("listeners") if settings is not None else ()):
+        addresses = listener.get("bind_addresses")
+        for address in [*(addresses if isinstance(addresses, list) else ()), listener.get("bind_address")]:
+            if isinstance(address, str) and _is_strange(address):
+                found.append((f"listeners[{number}]", address))
+    return tuple(found)
+
+
+def _is_strange(address: str) -> bool:
+    try:
+        known = ipaddress.ip_address(address)
+    except ValueError:  # a name, which would have to be asked for
+        return False
+    if known.is_unspecified or known.is_loopback:
+        return False
+    family = socket.AF_INET6 if known.version == 6 else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.bind((address, 0))
+    except OSError as error:
+        return error.errno == errno.EADDRNOTAVAIL
+    return False
+
+
 def _of_unit(context: Context) -> tuple[str, bool]:
     """Return the folder in which the unit starts Synapse, and whether it lets secrets stand in the configuration."""
     unit = getattr(context.service, "seen", None)
@@ -106,6 +137,10 @@ def _of_unit(context: Context) -> tuple[str, bool]:
     words = [word for command in getattr(unit, "commands", None) or () for word in command.argv]
     usable = isinstance(folder, str) and folder.startswith("/") and os.path.isdir(folder)
     return folder if usable and folder is not None else "/", "--no-secrets-in-config" not in words
+
+
+def _is_hopeless(file: ConfigFile) -> bool:
+    return file.missing or (file.problem is not None and "regular" in file.problem)
 
 
 def look(context: Context) -> Configuration:
@@ -122,8 +157,10 @@ def look(context: Context) -> Configuration:
         "managed": _written(context, remembered),
         "copies": {path: copy for path, copy in remembered.items() if copy is not None},
         "workers": tuple(workers),
+        "strangers": _strangers(context),
     }
-    if settings is None or not settings.files or any(file.missing for file in settings.files):
+    # A file that nobody can open, or that whoever opens it waits for, tells Synapse no more than it tells us.
+    if settings is None or not settings.files or any(_is_hopeless(file) for file in settings.files):
         return Configuration(unasked="there is no configuration to ask about", **common)
     folder, secrets_allowed = _of_unit(context)
     try:

@@ -346,9 +346,19 @@ class Stage:
         if path is not None and any(letter in mode for letter in "wax+"):
             self.refused.append(path)
             raise OSError(errno.EROFS, "the check writes nothing", path)
+        if path is not None and path not in self.files and self._blocks(path):
+            raise OSError(errno.EINVAL, "it is neither a file nor a folder", path)
         if path in self.files:
             return io.BytesIO(self.text(path).encode()) if "b" in mode else io.StringIO(self.text(path))
         return self._open(file, mode, *args, **kwargs)
+
+    def _blocks(self, path: str) -> bool:
+        """Return whether whoever opens ``path`` may have to wait for somebody else."""
+        try:
+            mode = self._stat(path).st_mode
+        except (OSError, ValueError):
+            return False
+        return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
     def stat(self, file: t.Any, *args: t.Any, **kwargs: t.Any) -> os.stat_result:
         """Stand in for ``os.stat``."""
@@ -483,7 +493,10 @@ def describe(error: BaseException) -> str:
         return "; ".join(found)
     if isinstance(error, OSError) and error.strerror:
         return f"[Errno {error.errno}] {error.strerror}: {error.filename!r}"
-    message = getattr(error, "message", None) or getattr(error, "msg", None) or str(error)
+    message = getattr(error, "message", None) or getattr(error, "msg", None)
+    if message is None and len(error.args) > 1 and isinstance(error.args[0], str):
+        message = error.args[0]  # attrs adds the attribute, the class and the value
+    message = message or str(error)
     return str(message).strip() or type(error).__name__
 
 
@@ -1064,6 +1077,11 @@ def listeners_of(run: Run) -> list[dict[str, t.Any]]:
     return found
 
 
+def listed(value: t.Any) -> list[t.Any]:
+    """Return a list as it is, and nothing for all else: a text would fall apart into letters."""
+    return value if isinstance(value, list) else []
+
+
 def settings_of(run: Run) -> dict[str, t.Any]:
     """Return the few effective settings that the checks across sections and processes need."""
     config = run.config
@@ -1091,7 +1109,7 @@ def settings_of(run: Run) -> dict[str, t.Any]:
         "media_given": "media_store_path" in run.raw,
         "media_used": bool(at("media", "can_load_media_repo", False)),
         "app_services": [
-            item for item in at("appservice", "app_service_config_files", None) or [] if isinstance(item, str)
+            item for item in listed(at("appservice", "app_service_config_files")) if isinstance(item, str)
         ],
         "inline_secrets": [
             list(path)
