@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import re
 import typing as t
 
 import pytest
 from deployed import UNIT, Controller, relayed
+from xdist.scheduler import LoadScopeScheduling
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from testinfra.host import Host
+
+
+class _ByHost(LoadScopeScheduling):
+    """Gives each host's tests to one worker, in their order."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        # A host's name is two words: synapse-bookworm.
+        found = re.search(r"\[\w+://(\w+-\w+)", nodeid)
+        return found[1] if found else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: t.Any) -> LoadScopeScheduling | None:
+    """With ``dist: loadscope``, let each host have a worker of its own: what is done to one is nothing to another."""
+    return _ByHost(config, log) if config.getoption("dist") == "loadscope" else None
 
 
 @pytest.hookimpl(wrapper=True)

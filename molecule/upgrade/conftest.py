@@ -5,8 +5,7 @@ from __future__ import annotations
 import typing as t
 
 import pytest
-from upgrading import HOSTS, NEW, OLD, Server
-from xdist.scheduler import LoadScopeScheduling
+from upgrading import NEW, OLD, Server
 
 if t.TYPE_CHECKING:
     from deployed import Controller
@@ -16,18 +15,6 @@ if t.TYPE_CHECKING:
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the mark of tests that are for one of the hosts."""
     config.addinivalue_line("markers", "only(host): run the test on this host alone")
-
-
-class _ByHost(LoadScopeScheduling):
-    """Gives each host's tests to one worker, in their order."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        return next((host for host in HOSTS if f"//{host}" in nodeid), nodeid)
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: t.Any) -> LoadScopeScheduling:
-    """What is done to one server has nothing to do with the other: let each have a worker of its own."""
-    return _ByHost(config, log)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
