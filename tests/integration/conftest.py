@@ -27,6 +27,14 @@ _LONGEST_FIRST = (
     "test_synapse_wheelhouse.py",
     "test_synapse_signing_key.py",
     "test_synapse_upgrade_gate.py",
+    "test_synapse_venv.py",
+    "test_runner.py",
+    "test_documentation.py",
+    "test_synapse_venv_interrupted.py",
+    "test_synapse_signing_key_interrupted.py",
+    "test_synapse_files_interrupted.py",
+    "test_synapse_venv_plugins.py",
+    "test_synapse_lock.py",
 )
 
 
