@@ -233,6 +233,7 @@ def test_no_survey_asks_for_what_differs_from_host_to_host() -> None:
     assert {question["variable"] for _playbook, question in QUESTIONS} <= {
         "synapse_hosts",
         "synapse_health_timeout",
+        "synapse_status_fail_on",
         "synapse_upgrade_timeout",
         "synapse_version",
     }
