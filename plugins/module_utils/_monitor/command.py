@@ -106,14 +106,18 @@ def run_once(run: Runner, settings: Mapping[str, t.Any]) -> dict[str, t.Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run once with the settings in the named file. The exit status is 0 however the server is, 2 where this failed."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if len(arguments) != 1:
+        sys.stderr.write("<3>Name the file with the monitor's settings, and nothing else.\n")
+        return 2
     try:
         with open(arguments[0], encoding="utf-8") as stream:
             settings = json.load(stream)
         run_once(process_runner(), settings)
-    except IndexError:
-        sys.stderr.write("<3>Name the file with the monitor's settings.\n")
+    except SynapseError as error:
+        sys.stderr.write(f"<3>The homeserver could not be examined: {error.msg}\n")
         return 2
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SynapseError) as error:
-        sys.stderr.write(f"<3>The monitor cannot examine the server: {getattr(error, 'msg', None) or error!r}\n")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        words = f"{type(error).__name__}: {error}"
+        sys.stderr.write(f"<3>The homeserver could not be examined with the settings in {arguments[0]}: {words}\n")
         return 2
     return 0
