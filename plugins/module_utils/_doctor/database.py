@@ -1148,19 +1148,32 @@ def _file_missing(seen: Seen) -> Iterable[Clue]:
             yield Clue(
                 f"The SQLite database {one.where} does not exist, and this server has served before.",
                 past or f"{file.real}-wal is still there",
-            )
-        elif gone and not file.folder:
-            yield Clue(
-                f"The folder of the SQLite database {one.where} does not exist.",
-                one.where,
-                remedy=f"Correct database.args.database, or make the folder: install -d -o synapse "
-                f"{one.where.rpartition('/')[0]}",
                 **_written(seen),
             )
         elif file.size == 0 and (past or file.wal):
             yield Clue(
                 f"The SQLite database {one.where} is empty (0 bytes), and this server has served before.",
                 past or f"{file.real}-wal holds {file.wal} bytes",
+            )
+
+
+@RULES.rule(
+    "folder_missing",
+    severity="critical",
+    cause="The path is wrong, the folder was removed, or its file system is not mounted.",
+    remedy="Correct database.args.database in homeserver.yaml, or mount the file system. Only for a new server: "
+    "install -d "
+    "-o synapse FOLDER",
+    stops=True,
+)
+def _folder_missing(seen: Seen) -> Iterable[Clue]:
+    """The folder of the SQLite database does not exist."""
+    for one, file in _files(seen):
+        if file.kind == "missing" and not file.unsearchable and not file.folder:
+            yield Clue(
+                f"The folder of the SQLite database {one.where} does not exist.",
+                file.real.rpartition("/")[0],
+                **_written(seen),
             )
 
 
