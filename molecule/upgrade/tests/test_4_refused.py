@@ -55,6 +55,33 @@ def test_a_downgrade_that_the_database_forbids(new: Server) -> None:
     assert "backups/" in run.stdout
 
 
+@pytest.fixture
+def without_link(host: Host, new: Server) -> Iterator[None]:
+    """Let the link to the live release be lost, while the server runs on."""
+    target = new.release()
+    host.check_output("rm /var/lib/synapse/venv")
+    yield
+    host.check_output(f"test -L /var/lib/synapse/venv || ln -s {target} /var/lib/synapse/venv")
+
+
+@pytest.mark.usefixtures("moved_on", "without_link")
+def test_a_downgrade_that_the_database_forbids_where_nothing_says_what_served_before(host: Host, new: Server) -> None:
+    before = new.process()
+    run = new.upgrade(OLD)
+    assert run.returncode != 0, run.stdout
+    assert re.search(r"needs a release that knows schema 94", run.stdout), run.stdout
+    assert not host.file("/var/lib/synapse/venv").exists
+    assert new.process() == before
+
+
+@pytest.mark.usefixtures("without_link")
+def test_the_database_is_backed_up_where_nothing_says_what_served_before(host: Host, new: Server) -> None:
+    run = new.upgrade(NEW)
+    assert run.returncode == 0, run.stdout
+    assert host.run(f"ls /var/lib/synapse/backups/*-unknown-to-{NEW}.*.json").rc == 0, run.stdout
+    new.check(NEW)
+
+
 @pytest.mark.only("upgrade-bookworm")
 def test_releases_on_a_full_disk(host: Host, new: Server) -> None:
     host.check_output("mkdir -p /srv/small && mount -t tmpfs -o size=20m tmpfs /srv/small")
