@@ -22,6 +22,7 @@ import typing as t
 import urllib.request
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 
@@ -273,6 +274,43 @@ def test_status_hands_on_that_all_is_well(fleet: Fleet, deployed: Job) -> None:
         assert re.search(rf"{host} +1\.\d+\.\d+ +healthy", job.output)
 
 
+def test_status_writes_reports_of_what_is_there(fleet: Fleet, deployed: Job) -> None:
+    place = fleet.folder / "reports" / "of today"
+    job = fleet.run("status.yml", synapse_hosts="synapse:lost", synapse_report_dir=str(place))
+    assert job.rc == 2
+    # What is written here changes no server.
+    assert job.stats["changed"] == {}
+    assert sorted(path.name for path in place.iterdir()) == ["report.html", "report.json"]
+    assert {path.stat().st_mode & 0o777 for path in place.iterdir()} == {0o640}
+    report = json.loads((place / "report.json").read_text(encoding="utf-8"))
+    schema = json.loads((ROOT / "docs" / "report.schema.json").read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator(schema).validate(report)
+    states = {host["host"]: host["state"] for host in report["hosts"]}
+    assert states == {"one": "healthy", "two": "healthy", "gone": "unreachable"}
+    handed_on = deployed.artifacts["synapse_deployed"]
+    for host in report["hosts"]:
+        if host["host"] in HOSTS:
+            known = {name: host[name] for name in ("server_name", "version", "release", "key_ids")}
+            assert known == {name: handed_on[host["host"]][name] for name in known}
+            assert host["database"]["engine"] == "sqlite3"
+            assert [one for one in host["findings"] if one["severity"] in {"critical", "error"}] == []
+    text = (place / "report.html").read_text(encoding="utf-8")
+    assert "2 of 3 servers are healthy" in text
+    assert "one.example" in text
+
+
+def test_status_is_one_task_on_each_host(fleet: Fleet, deployed: Job) -> None:
+    job = fleet.run("status.yml")
+    actions = {one["event_data"]["task_action"] for one in job.events if one["event"] == "runner_on_ok"}
+    remote = {name for name in actions if name.startswith("matrix_fleet.") or "setup" in name or "gather" in name}
+    assert remote == {"matrix_fleet.synapse.synapse_doctor"}
+
+
+def test_status_fails_from_the_severity_that_is_asked_for(fleet: Fleet, deployed: Job) -> None:
+    job = fleet.run("status.yml", synapse_hosts="synapse:lost", synapse_status_fail_on="never")
+    assert (job.rc, job.artifacts) == (0, {"synapse_unhealthy": ["gone"]}), job.output[-3000:]
+
+
 def test_status_hands_on_who_cannot_be_reached(fleet: Fleet, deployed: Job) -> None:
     job = fleet.run("status.yml", synapse_hosts="synapse:lost")
     assert (job.rc, job.status) == (2, "failed")
@@ -308,3 +346,5 @@ def test_status_hands_on_who_is_down(fleet: Fleet, deployed: Job) -> None:
     assert (job.rc, job.status) == (2, "failed")
     assert job.artifacts == {"synapse_unhealthy": ["two"]}
     assert re.search(r"two +\S+ +NOT HEALTHY", job.output)
+    assert re.search(r"two: NOT HEALTHY, 1 critical", job.output)
+    assert "(service." in job.output
