@@ -290,7 +290,7 @@ def _writable_folder(seen: Access, node: Node) -> Fix | None:
 
 def _key_fix(seen: Access, node: Node) -> Fix | None:
     who = seen.who
-    if who is None or (may(node, who, READ) and not node.mode & 0o027):
+    if who is None or node.kind != "file" or (may(node, who, READ) and not node.mode & 0o027):
         return None
     if seen.managed:
         return Fix(node.path, owner=who.name, group=who.group, mode="0600")
@@ -344,9 +344,17 @@ def _tightened(seen: Access) -> Iterator[Fix]:
     for item in _exposed(seen):
         if item.node is not None and seen.blocked(item) is None:
             yield _hidden(item.node, who)
-    for node in _given_away(seen):
-        if not _holds_data(seen, node.path):
-            yield Fix(node.path, owner="root", group=who.group, mode="0750", safe=seen.managed)
+    yield from _taken_back(seen, who)
+
+
+def _taken_back(seen: Access, who: Who) -> Iterator[Fix]:
+    """Give the folder of the configuration to root again, and what the collection keeps there for root."""
+    given = [node for node in _given_away(seen) if not _holds_data(seen, node.path)]
+    for node in given:
+        yield Fix(node.path, owner="root", group=who.group, mode="0750", safe=seen.managed)
+    for item in seen.of("config", "log_config", "secret") if given and seen.managed else ():
+        if item.node is not None and item.node.uid == who.uid:
+            yield Fix(item.node.path, owner="root", group=who.group, mode="0640")
 
 
 def _strength(fix: Fix) -> tuple[bool, int]:
@@ -852,17 +860,20 @@ def _config_folder_writable(seen: Seen) -> Iterable[Clue]:
     access = seen.access
     if access is None or access.who is None:
         return
-    for node in _given_away(access):
-        shared = _holds_data(access, node.path)
+    for shared in (False, True):
+        nodes = [node for node in _given_away(access) if _holds_data(access, node.path) == shared]
+        if not nodes:
+            continue
+        told = ", because its data lie there too" if shared else ""
         yield Clue(
-            f"The service's user {_name(access)} may write to the folder {node.path} with its configuration or signing "
-            f"key{', because its data lie there too' if shared else ''}.",
-            f"{node.path} is {node.words}",
+            f"The service's user {_name(access)} may write to the folder {shown(node.path for node in nodes)} with its "
+            f"configuration or signing key{told}.",
+            "; ".join(f"{node.path} is {node.words}" for node in nodes[:4]),
             severity="info" if shared else None,
             remedy=(
                 f"Keep configuration and signing key in a folder of their own: root:{access.who.group} 0750."
                 if shared
-                else _commands(access, [node], "")
+                else _commands(access, nodes, "")
             ),
             repair="" if shared else None,
             safe=not shared and access.managed,

@@ -390,6 +390,11 @@ def look(context: Context) -> Access:
         gathering.add("config_folder", folder, ENTER)
     if settings is not None:
         _named(gathering, settings)
+    # Folders of secrets that lie within that of the configuration are a part of it.
+    inner = {os.path.dirname(item.path) for item in gathering.items if item.purpose == "secret"} - set(folders)
+    for folder in sorted(inner):
+        if any(folder.startswith(f"{outer}/") for outer in folders):
+            gathering.add("config_folder", folder, ENTER)
     environment, inside = _environment(gathering)
     items = gathering.items if who is None else _ask_kernel(context, gathering.items, who)
     media = [item.nodes[-1].path for item in items if item.purpose == "media" and item.node is not None]

@@ -104,6 +104,13 @@ class Identity:
         return self.path is not None and self.kind in ("missing", "dangling")
 
     @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why it is not certain that this server never had a key, as clauses."""
+        if self.events.state == "unreadable":
+            return (f"{self.events.where} cannot be read, and may hold events",)
+        return ("the database could not be asked",) if self.events.state == "unasked" else ()
+
+    @property
     def life(self) -> tuple[str, ...]:
         """What shows that this server has had a key, as clauses."""
         found = []
@@ -112,10 +119,6 @@ class Identity:
         if self.events.state == "alive":
             ids = ", ".join(self.events.key_ids)
             found.append(f"{self.events.where} holds users or events" + (f" signed by {ids}" if ids else ""))
-        if self.events.state == "unreadable":
-            found.append(f"{self.events.where} cannot be read, and may hold events")
-        if self.events.state == "unasked":
-            found.append("the database could not be asked")
         found.extend(f"{one.path} is a copy of its key" for one in self.near if one.own)
         return (*found, *self.way.traces)
 
@@ -133,7 +136,11 @@ def _backup_names(found: Identity) -> str:
 
 def _back(found: Identity) -> str:
     """Say how the right key comes back."""
-    way, path = found.way, shlex.quote(found.path or "")
+    if found.path is None:
+        return (
+            "Put the line of the original key file into signing_key, in quotes, or name that file in signing_key_path."
+        )
+    way, path = found.way, shlex.quote(found.path)
     if way.action == "restore" and way.source == found.path:
         return f"{_REPAIR} keeps the key itself and takes away the rest; what was there is kept as a backup."
     if way.action == "restore":
@@ -232,9 +239,10 @@ def _key_missing(seen: Seen) -> Iterable[Clue]:
     found = seen.identity
     if found is None or not found.absent or found.path is None or _elsewhere(found) is not None:
         return
-    life = found.life
-    if found.way.action == "create" and not life:
+    life, doubts = found.life, found.doubts
+    if found.way.action == "create" and not life and not doubts:
         return
+    known = "this server already has a life" if life else "it is not certain that this server never had one"
     link = f"{found.path} is a link to {found.link}, which does not exist; " if found.kind == "dangling" else ""
     proven = found.way.action == "restore" and not link
     cause = None
@@ -246,8 +254,8 @@ def _key_missing(seen: Seen) -> Iterable[Clue]:
         )
     remedy = f"Mount or restore what the link points to. {_NO_START}" if link else f"{_back(found)} {_NO_START}"
     yield Clue(
-        f"The signing key {found.path} is missing, and this server already has a life: restore it from a backup.",
-        link + ("; ".join(life) or found.way.reason),
+        f"The signing key {found.path} is missing, and {known}: restore it from a backup.",
+        link + ("; ".join((*life, *doubts)) or found.way.reason),
         cause=cause,
         remedy=f"{_runs(seen)}{remedy}{'' if proven or link else ' ' + _LOST}",
         repair="" if link else None,
@@ -268,7 +276,9 @@ def _key_missing(seen: Seen) -> Iterable[Clue]:
 def _key_never_made(seen: Seen) -> Iterable[Clue]:
     """There is no signing key yet, and nothing shows that this server ever had one."""
     found = seen.identity
-    if found is None or not found.absent or found.way.action != "create" or found.life or _elsewhere(found):
+    if found is None or not found.absent or found.way.action != "create":
+        return
+    if found.life or found.doubts or _elsewhere(found) is not None:
         return
     link = found.kind == "dangling"
     yield Clue(
@@ -297,11 +307,11 @@ def _key_no_file(seen: Seen) -> Iterable[Clue]:
     if found is None or found.kind not in ("folder", "other", "unreadable"):
         return
     what = {"folder": "is a folder", "other": "is no regular file", "unreadable": "cannot be read, not even by root"}
+    path = found.path or ""
     yield Clue(
-        f"The signing key {found.path} {what[found.kind]}.",
-        f"{found.path} {what[found.kind]}",
-        remedy=f"mv {shlex.quote(found.path or '')} {shlex.quote((found.path or '') + '.aside')}, then {_back(found)} "
-        f"{_NO_START}"
+        f"The signing key {path} {what[found.kind]}.",
+        f"{path} {what[found.kind]}",
+        remedy=f"mv {shlex.quote(path)} {shlex.quote(path + '.aside')}, and then: {_back(found)} {_NO_START}"
         if found.kind != "unreadable"
         else f"See why (lsattr, findmnt -T, the kernel's log), or restore it elsewhere. {_NO_START}",
     )

@@ -15,7 +15,7 @@ __all__ = ["PROPERTIES", "Command", "Option", "UnitSeen", "ended", "options_of",
 
 PROPERTIES = (
     "Id,Names,LoadState,LoadError,ActiveState,SubState,Result,ExecMainCode,ExecMainStatus,MainPID,NRestarts,InvocationID,"
-    "ActiveEnterTimestampMonotonic,InactiveExitTimestampMonotonic,StatusText,Job,UnitFileState,NeedDaemonReload,"
+    "ActiveEnterTimestampMonotonic,StatusText,Job,UnitFileState,NeedDaemonReload,"
     "FragmentPath,DropInPaths,ConditionResult,AssertResult,Type,NotifyAccess,Restart,TimeoutStartUSec,PIDFile,"
     "ExecStart,ExecStartPre,Environment,EnvironmentFiles,User,Group,DynamicUser,WorkingDirectory,RootDirectory,"
     "RootImage,ProtectSystem,ProtectHome,PrivateTmp,ReadWritePaths,ReadOnlyPaths,InaccessiblePaths,BindPaths,"
@@ -143,7 +143,8 @@ class Option:
 class UnitSeen:
     """A unit. ``state`` is what synapse_health makes of it, ``options`` what its files say, in their order.
 
-    ``managed``: the collection wrote the unit's own file. ``preload`` is LD_PRELOAD of its environment.
+    ``managed``: the collection wrote the unit's own file. ``preload`` is LD_PRELOAD of its environment, ``age`` for how
+    many seconds it has been active.
     """
 
     name: str
@@ -182,7 +183,7 @@ class UnitSeen:
     memory_max: int | None = None
     memory: int | None = None
     wanted: bool = False
-    starting_since: float | None = None
+    age: float | None = None
 
     @property
     def found(self) -> bool:
@@ -279,7 +280,6 @@ def parse(name: str, block: str) -> UnitSeen:
             lines.setdefault(key, []).append(value)
     said = {key: values[-1] for key, values in lines.items()}
     files = [_FILE.match(line) for line in lines.get("EnvironmentFiles", ())]
-    since = _number(said.get("InactiveExitTimestampMonotonic", ""))
 
     def paths(*keys: str) -> tuple[str, ...]:
         return tuple(word for key in keys for word in _words(said.get(key, "")))
@@ -326,7 +326,6 @@ def parse(name: str, block: str) -> UnitSeen:
         memory_max=_number(said.get("MemoryMax", "")),
         memory=_number(said.get("MemoryCurrent", "")),
         wanted=any(said.get(key) for key in ("WantedBy", "RequiredBy", "TriggeredBy")),
-        starting_since=since / 1e6 if since else None,
     )
 
 

@@ -5,6 +5,9 @@
 from __future__ import annotations
 
 import typing as t
+from dataclasses import asdict
+
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._doctor.access import wanted
 
 if t.TYPE_CHECKING:
     from ansible_collections.matrix_fleet.synapse.plugins.module_utils._doctor.diagnosis import Diagnosis
@@ -41,6 +44,8 @@ def report_of(seen: Seen, diagnosis: Diagnosis) -> dict[str, t.Any]:
         "version": environment.version if environment is not None else None,
         "release": environment.release if environment is not None else None,
         "key_ids": list(identity.key_ids) if identity is not None else [],
+        "signing_key_path": identity.path if identity is not None else None,
+        "permissions": [asdict(fix) for fix in wanted(seen.access)],
         "database": database.shown() if database is not None else None,
         "certificate_days": seen.public.certificate_days if seen.public is not None else None,
         "checks": list(seen.answers.checks) if seen.answers is not None else [],

@@ -26,7 +26,6 @@ RULES = Rulebook("service")
 _FEW_FILES = 1024  # what Linux gives as a soft limit, and Synapse alone needs for its libraries, clients and servers
 _SMALL = 256 * 1024 * 1024  # bytes; Synapse 1.163.2 takes 115 MB before it has begun
 _LOOP = 3
-_SLOW_START = 90.0  # seconds, TimeoutStartSec's default (systemd-system.conf(5))
 _PROTECTED = {"strict": ("/",), "full": ("/usr", "/boot", "/efi", "/etc"), "yes": ("/usr", "/boot", "/efi")}
 _HOMES = ("/home", "/root", "/run/user")
 _EVERYTHING = ("service.failed", "service.loop", "service.stopped", "service.starting", "service.drop_in")
@@ -446,7 +445,9 @@ def _data(seen: Seen) -> list[str]:
     found = [settings.text("media_store_path") if settings.get("enable_media_repo") is not False else None]
     if settings.engine == "sqlite3":
         found.append(settings.text("database", "args", "database"))
-    if settings.get("daemonize") is True:
+    if settings.get("daemonize") is True and not (
+        seen.answers and seen.answers.pid_file and seen.answers.pid_file.problem
+    ):
         found.append(settings.text("pid_file"))
     if seen.words is not None:
         found += seen.words.files
@@ -598,6 +599,32 @@ def _daemonizes(seen: Seen, unit: UnitSeen) -> str | None:
 
 
 @RULES.rule(
+    "pid_file",
+    severity="critical",
+    cause="A server that puts itself into the background (daemonize) writes its pid_file first; where it cannot, it "
+    "ends "
+    "with status 1 and prints nothing, and only its log says 'Unable to create the pidfile'. A folder in /run is gone "
+    "after each reboot unless the unit has RuntimeDirectory=.",
+    remedy="Let pid_file name a folder that the service's user may write to (pid_file: "
+    "/var/lib/synapse/homeserver.pid), "
+    "or add RuntimeDirectory= to the unit; with a unit of Type=notify, remove daemonize and pid_file.",
+    stops=True,
+    explains=_EVERYTHING,
+)
+def _pid_file(seen: Seen) -> Iterator[Clue]:
+    """The pid_file of a server that daemonizes cannot be written."""
+    pid_file = seen.answers.pid_file if seen.answers is not None else None
+    if pid_file is None or not pid_file.problem:
+        return
+    managed = seen.settings is not None and seen.settings.managed
+    clue = Clue(
+        f"Synapse cannot write its pid_file {pid_file.path} (daemonize is on): {pid_file.problem}.",
+        f"pid_file: {pid_file.path}",
+    )
+    yield replace(clue, repair="config", safe=True) if managed else clue
+
+
+@RULES.rule(
     "type",
     severity="critical",
     cause="With Type=forking systemd waits for a process that goes into the background, with Type=notify for a message "
@@ -652,32 +679,6 @@ def _pid_file_differs(seen: Seen) -> Iterator[Clue]:
             f"The unit {unit.name} waits for the pid file {unit.pid_file}, and Synapse writes {written}.",
             f"PIDFile={unit.pid_file}{unit.where('PIDFile')}; pid_file: {written}",
         )
-
-
-@RULES.rule(
-    "pid_file",
-    severity="critical",
-    cause="A server that puts itself into the background (daemonize) writes its pid_file first; where it cannot, it "
-    "ends "
-    "with status 1 and prints nothing, and only its log says 'Unable to create the pidfile'. A folder in /run is gone "
-    "after each reboot unless the unit has RuntimeDirectory=.",
-    remedy="Let pid_file name a folder that the service's user may write to (pid_file: "
-    "/var/lib/synapse/homeserver.pid), "
-    "or add RuntimeDirectory= to the unit; with a unit of Type=notify, remove daemonize and pid_file.",
-    stops=True,
-    explains=_EVERYTHING,
-)
-def _pid_file(seen: Seen) -> Iterator[Clue]:
-    """The pid_file of a server that daemonizes cannot be written."""
-    pid_file = seen.answers.pid_file if seen.answers is not None else None
-    if pid_file is None or not pid_file.problem:
-        return
-    managed = seen.settings is not None and seen.settings.managed
-    clue = Clue(
-        f"Synapse cannot write its pid_file {pid_file.path} (daemonize is on): {pid_file.problem}.",
-        f"pid_file: {pid_file.path}",
-    )
-    yield replace(clue, repair="config", safe=True) if managed else clue
 
 
 @RULES.rule(
@@ -772,7 +773,7 @@ def _memory_max(seen: Seen) -> Iterator[Clue]:
     "-n) Synapse cannot accept or open anything: EMFILE, 'Too many open files', while /health may still answer.",
     remedy="systemctl edit UNIT, add '[Service]' and 'LimitNOFILE=65536', then systemctl daemon-reload && systemctl "
     "restart UNIT; remove soft_file_limit from the configuration if it is lower.",
-    explains=("words.too_many_files", "words.*", "answers.*", "service.failed", "service.loop", "service.drop_in"),
+    explains=("words.*", "answers.*", *_EVERYTHING),
 )
 def _files_limit(seen: Seen) -> Iterator[Clue]:
     """The limit of open files is too low (LimitNOFILE, ulimit)."""
@@ -1006,7 +1007,7 @@ def _loop(seen: Seen) -> Iterator[Clue]:
     unit = _main(seen)
     if unit is None or unit.state.restarts < _LOOP:
         return
-    young = unit.up and unit.state.active_since is not None and _age(seen, unit) < 60
+    young = unit.up and unit.age is not None and unit.age < 60
     if not young and (unit.up or unit.state.active == "inactive"):
         return
     how = ended(unit)
@@ -1016,12 +1017,6 @@ def _loop(seen: Seen) -> Iterator[Clue]:
         remedy=f"systemctl stop {unit.name}, mend what it says (journalctl -u {unit.name}), then systemctl start "
         f"{unit.name}.",
     )
-
-
-def _age(seen: Seen, unit: UnitSeen) -> float:
-    """Return for how many seconds the unit's process has run, as far as it is known."""
-    started = next((one.started for one in (seen.service.running if seen.service else ()) if one.started), None)
-    return seen.now - started if started is not None and seen.now else 1e9
 
 
 @RULES.rule(
@@ -1162,6 +1157,7 @@ def _other_config(seen: Seen) -> Iterator[Clue]:
     severity="warning",
     cause="The server was installed anew elsewhere, or the unit was edited: what is upgraded is not what runs.",
     remedy="Name the interpreter that the unit starts (python), or correct ExecStart and systemctl daemon-reload.",
+    explains=("service.restart_pending",),
 )
 def _other_environment(seen: Seen) -> Iterator[Clue]:
     """The unit starts Synapse from another environment than the one that is looked at."""

@@ -10,6 +10,7 @@ import os
 import pwd
 import re
 import stat
+import time
 import typing as t
 from dataclasses import replace
 
@@ -66,7 +67,9 @@ def _with_files(unit: UnitSeen) -> UnitSeen:
     texts = [(path, _text(path)) for path in (unit.fragment, *unit.drop_ins) if path]
     options = tuple(option for path, text in texts for option in manager.options_of(path, text))
     managed = bool(texts) and texts[0][1].startswith(_MANAGED)
-    return replace(unit, options=options, managed=managed)
+    since = unit.state.active_since
+    age = time.monotonic() - since if unit.up and since is not None else None
+    return replace(unit, options=options, managed=managed, age=age)
 
 
 def _names(request_units: Iterable[str | None]) -> list[str]:

@@ -206,6 +206,8 @@ def look(context: Context) -> Words:
     files = _paths(context)
     logs = [_log(path) for path in files]
     down = _down(context)
+    if unit is not None and unit.starting and not unit.state.restarts:
+        journal = _since_start(journal)  # what an earlier start said is no word about this one
     line = _decisive(journal, logs) if down else None
     start = None
     recurring: tuple[messages.Match, ...] = ()
