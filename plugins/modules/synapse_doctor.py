@@ -231,6 +231,42 @@ key_ids:
   type: list
   elements: str
   sample: ["ed25519:a_Bc12"]
+signing_key_path:
+  description: Where the configuration has the signing key; C(null) where it is not known, or stands in it.
+  returned: always
+  type: str
+  sample: /etc/synapse/homeserver.signing.key
+permissions:
+  description: What to change of owners and modes so that the service has what it needs, and others do not.
+  returned: always
+  type: list
+  elements: dict
+  sample: []
+  contains:
+    path:
+      description: The path.
+      type: str
+      sample: /etc/synapse/homeserver.yaml
+    owner:
+      description: The owner that it is to have; C(null) for the present one.
+      type: str
+      sample: root
+    group:
+      description: The group that it is to have; C(null) for the present one.
+      type: str
+      sample: synapse
+    mode:
+      description: The mode in octal digits, V(a+rX) for what is to be readable for all, C(null) for the present one.
+      type: str
+      sample: "0640"
+    recurse:
+      description: Whether that is for all that is below the path as well.
+      type: bool
+      sample: false
+    safe:
+      description: Whether it may be changed without asking anybody.
+      type: bool
+      sample: true
 database:
   description: What is known of the database, C(null) where it was not seen.
   returned: always
