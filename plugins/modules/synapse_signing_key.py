@@ -69,6 +69,14 @@ options:
         restarted, because until then events are still signed with the old key.
     type: int
     default: 600
+  mend:
+    description:
+      - Bring back a key that is missing, damaged or not this server's own from what lies on the host, where the record
+        or the signatures of the server's own events prove it to be the right one. That is a file beside O(path) or in
+        O(backup_path), or what is whole in the damaged file itself, without comments, a byte order mark or the like.
+      - What is replaced is kept as a backup. Where nothing is proven, the module refuses as it does without.
+    type: bool
+    default: false
   new_identity:
     description:
       - Mint or accept a key although the server had another one. To be given once, when the old one is lost for good.
@@ -231,6 +239,11 @@ backup:
   returned: when a file was replaced
   type: str
   sample: /etc/synapse/homeserver.signing.key.20260101T000000Z
+source:
+  description: The file that the key was restored from, with O(mend).
+  returned: when it was restored from what lies on the host
+  type: str
+  sample: /etc/synapse/homeserver.signing.key.bak
 problems:
   description:
     - What is worth knowing about the lines of the key file. C(line) is V(null) where it is about no single
@@ -258,8 +271,9 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _files
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _files, _key_files
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _signing_key as keys
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._ed25519 import public_half
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._probes import signing_key as probe
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._probing import account_for, require_trusted, scratch
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import (
@@ -274,7 +288,6 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils._secret_names
 _TIMEOUT = 120.0
 _PUBLISHED_TIMEOUT = 5
 _LARGEST = 1024 * 1024
-_MOST_CANDIDATES = 20
 _RECORD_MODE = 0o644
 _BACKUP_MODE = 0o600
 # Seconds for another run to end that writes the key.
@@ -333,29 +346,10 @@ def read_place(path: str) -> Place:
     return Place(data, link, None if data is None else os.stat(path))
 
 
-def _is_candidate(host: Host, name: str) -> tuple[bool, bool]:
-    """Say whether a file's name is one of keys, and whether it is one of this very key."""
-    base = os.path.basename(host.path)
-    own = name.startswith(f"{base}.") or name == f"{host.params['server_name']}.signing.key"
-    return (own or name.endswith(".signing.key")) and name != base, own
-
-
 def find_candidates(host: Host) -> tuple[keys.Candidate, ...]:
     """Look for other key files beside the key file and among the backups."""
-    found: list[keys.Candidate] = []
-    folders = dict.fromkeys([os.path.dirname(host.path), host.params["backup_path"] or os.path.dirname(host.path)])
-    for folder in folders:
-        with contextlib.suppress(OSError):
-            for name in sorted(os.listdir(folder), reverse=True):
-                fits, own = _is_candidate(host, name)
-                path = os.path.join(folder, name)
-                if not fits or os.path.islink(path) or len(found) >= _MOST_CANDIDATES:
-                    continue
-                with contextlib.suppress(SynapseError):
-                    parsed = keys.parse(_files.read(path, limit=_LARGEST) or b"")
-                    if parsed.keys and not parsed.errors:
-                        found.append(keys.Candidate(path, parsed.keys, own))
-    return tuple(found)
+    folder = os.path.dirname(host.path)
+    return _key_files.candidates(host.path, host.params["server_name"], [folder, host.params["backup_path"] or folder])
 
 
 def _reader(host: Host) -> Account | None:
@@ -457,6 +451,9 @@ def _not_understood(host: Host, what: str) -> SynapseError:
 def derive(host: Host, wanted: t.Sequence[keys.Key], have: t.Mapping[str, str]) -> dict[str, str]:
     """Return the public halves of keys by fingerprint; a process runs only for those that ``have`` lacks."""
     missing = {key.fingerprint: [key.version, key.encoded] for key in wanted if key.fingerprint not in have}
+    if host.params["mend"]:
+        # What is broken may be the environment as well, and what else lies near may be another server's key.
+        return {**have, **{key.fingerprint: public_half(key.seed) for key in wanted if key.fingerprint in missing}}
     derived = host.ask({"derive": missing}).get("derived") if missing else {}
     if not isinstance(derived, dict) or not all(isinstance(derived.get(one), str) for one in missing):
         raise _not_understood(host, "derived")
@@ -478,14 +475,14 @@ def observe(host: Host, wanted: keys.Wanted, place: Place) -> keys.Found:
     found = keys.Found(file, place.link, record, host.record, remembered(record))
     need = keys.questions(wanted, found)
     candidates = find_candidates(host) if need.candidates else ()
-    ours = [*(file.keys if file else ()), *(wanted.content or ())]
+    ours = [*(file.keys if file else ()), *(file.intact if file else ()), *(wanted.content or ())]
     others = [key for candidate in candidates for key in candidate.keys]
     host.hide([*ours, *others])
     verify_keys = dict(found.verify_keys)
-    complete = host.has_python or not host.check_mode
+    complete = host.has_python or not host.check_mode or wanted.mend
     if need.derive and complete:
         verify_keys = derive(host, ours, verify_keys)
-    if others and host.has_python:
+    if others and (host.has_python or wanted.mend):
         with contextlib.suppress(SynapseError):
             verify_keys = derive(host, others, verify_keys)
     events, published = keys.Events(), keys.Published()
@@ -756,6 +753,7 @@ def want(host: Host) -> keys.Wanted:
         server_name=host.params["server_name"],
         now=f"{now:%Y-%m-%dT%H:%M:%SZ}",
         expired_ts=int((now.timestamp() + host.params["expire_after"]) * 1000),
+        mend=host.params["mend"],
     )
 
 
@@ -888,6 +886,8 @@ def run(module: AnsibleModule) -> dict[str, t.Any]:
     }
     if outcome.backup is not None:
         result["backup"] = outcome.backup
+    if todo.source is not None:
+        result["source"] = todo.source
     return result
 
 
@@ -900,6 +900,7 @@ def main() -> None:
             "content": {"type": "str", "no_log": True},
             "replaces": {"type": "str"},
             "expire_after": {"type": "int", "default": 600},
+            "mend": {"type": "bool", "default": False},
             "new_identity": {"type": "bool", "default": False},
             "python": {"type": "path", "default": "/var/lib/synapse/venv/bin/python"},
             "owner": {"type": "str"},

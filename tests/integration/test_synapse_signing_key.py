@@ -734,3 +734,58 @@ def test_no_key_is_shown_at_the_highest_verbosity(host: Host, tmp_path: pathlib.
     assert len(seeds(host.folder)) >= 2
     for secret in seeds(host.folder):
         assert secret not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("near", ["hs.signing.key.bak", "old/keys.test.signing.key"])
+@pytest.mark.parametrize("damage", ["missing", "cut off", "replaced"])
+def test_a_key_comes_back_from_a_copy_that_signed_the_events_and_from_no_other(
+    grown: Host, near: str, damage: str
+) -> None:
+    right = grown.key.read_bytes()
+    copy = grown.folder / near
+    copy.parent.mkdir(exist_ok=True)
+    copy.write_bytes(right)
+    (grown.folder / "another.signing.key").write_text(key_line("a_other"))
+    spoilt = {"missing": None, "cut off": right[:30], "replaced": key_line("a_wrong").encode()}[damage]
+    if spoilt is None:
+        grown.key.unlink()
+    else:
+        grown.key.write_bytes(spoilt)
+    grown.refused(**life(grown))
+    predicted = grown.ok(**life(grown), mend=True, _ansible_check_mode=True)
+    assert (predicted["action"], predicted["changed"]) == ("restore", True)
+    result = grown.ok(**life(grown), mend=True)
+    assert result["source"] == str(copy)
+    assert grown.key.read_bytes() == right
+    if spoilt is not None:
+        assert pathlib.Path(result["backup"]).read_bytes() == spoilt
+    assert not grown.ok(**life(grown), mend=True)["changed"]
+    copy.unlink()
+    grown.key.unlink()
+    grown.record.unlink()
+    grown.refused(**life(grown), mend=True)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda key: b"# kept by hand\n" + key, id="comment"),
+        pytest.param(lambda key: b"\xef\xbb\xbf" + key, id="byte order mark"),
+        pytest.param(lambda key: key.rstrip() + b" # mine\n", id="words behind"),
+        pytest.param(lambda key: key + "# clé\n".encode(), id="not ASCII"),
+        pytest.param(
+            lambda key: key + key.split()[0] + b" " + key.split()[1] + b" " + b"A" * 42 + b"B\n", id="same id"
+        ),
+    ],
+)
+def test_a_key_is_kept_and_what_was_added_to_it_goes(grown: Host, spoil: t.Callable[[bytes], bytes]) -> None:
+    right = grown.key.read_bytes()
+    grown.key.write_bytes(spoil(right))
+    result = grown.ok(**life(grown), mend=True)
+    assert (result["action"], result["source"]) == ("restore", str(grown.key))
+    assert grown.key.read_bytes() == right
+    assert pathlib.Path(result["backup"]).read_bytes() == spoil(right)
+
+
+def test_a_new_server_still_gets_its_key_where_one_is_to_be_mended(host: Host) -> None:
+    assert host.ok(mend=True)["action"] == "create"
