@@ -22,7 +22,7 @@ _LENGTH = 300
 # A line without any of these words is not looked at more closely: most lines of a healthy server.
 _HINT = re.compile(
     r"(?i)error|exception|panic|fail|fatal|cannot|couldn.t|unable|denied|refused|no space|locked|emfile|too many"
-    r"|timed out|inconsistent|missing|lacks|no module|killed|unexpected|not installed|incorrect|generating"
+    r"|timed out|timeout|inconsistent|missing|lacks|no module|killed|unexpected|not installed|incorrect|generating"
     r"|enable_metrics|ld_preload|pkg_resources|retrying|exist|malformed|read-?only|invalid|in use|too new|too old"
     r"|starting up|closed|terminating|noauth|wrongpass|illegal|bad system|pidfile|unsupported|slots"
 )

@@ -218,8 +218,8 @@ CASES: list[tuple[str, manager.UnitSeen, dict[str, t.Any], tuple[str, str, bool]
     (
         "a program that ProtectHome hides",
         unit(
-            ExecStart="{ path=/home/s/venv/bin/python ; argv[]=/home/s/venv/bin/python -c /etc/synapse/homeserver.yaml ;"
-            " ignore_errors=no ; start_time=[n/a] ; stop_time=[n/a] ; pid=0 ; code=exited ; status=203 }",
+            ExecStart="{ path=/home/s/venv/bin/python ; argv[]=/home/s/venv/bin/python -c /etc/synapse/homeserver.yaml"
+            " ; ignore_errors=no ; start_time=[n/a] ; stop_time=[n/a] ; pid=0 ; code=exited ; status=203 }",
             ExecMainStatus="203",
             **DOWN,
         ),
