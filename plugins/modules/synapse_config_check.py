@@ -396,7 +396,7 @@ def asked_of(params: t.Mapping[str, t.Any]) -> Asked:
 def ask(module: AnsibleModule, python: str, account: Account | None, asked: Asked) -> dict[str, t.Any]:
     """Ask the Synapse behind ``python``; raises ``SynapseError`` where it cannot be asked."""
     params = module.params
-    return observe(
+    answer = observe(
         module_runner(module),
         python,
         asked,
@@ -405,6 +405,15 @@ def ask(module: AnsibleModule, python: str, account: Account | None, asked: Aske
         parent=module.tmpdir,
         timeout=params["timeout"],
     )
+    runs = answer.get("runs")
+    whole = isinstance(runs, list) and all(isinstance(one, dict) for one in runs)
+    if not whole or not all(isinstance(answer.get(name), str) for name in ("version", "account")):
+        raise SynapseError(
+            f"{python} was asked to judge the configuration, and what it answered cannot be understood. Something else "
+            "than Synapse's own environment answers there: look at it, and build it anew (synapse_venv with "
+            "state=rebuilt). Nothing was changed."
+        )
+    return answer
 
 
 def compared(module: AnsibleModule, answer: dict[str, t.Any], wanted: Wanted) -> _upgrade_report.Report:

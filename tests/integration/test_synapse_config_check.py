@@ -752,6 +752,22 @@ Module = t.Callable[..., dict[str, t.Any]]
 
 
 class TestModule:
+    @pytest.mark.parametrize("said", ["{}", '{"version": 1, "account": "x", "runs": []}', '{"runs": [1]}'])
+    def test_an_environment_that_answers_nonsense_is_named(
+        self, server: Server, module: Module, tmp_path: Path, said: str
+    ) -> None:
+        python = tmp_path / "nonsense"
+        python.write_text(f"#!/bin/sh\ncat > /dev/null\necho '{said}'\n")
+        python.chmod(0o755)
+        path = server.write_yaml("homeserver.yaml", server.config)
+        answer = module(path=[str(path)], python=str(python))
+        assert answer["failed"]
+        assert f"{python} was asked" in answer["msg"]
+        # The release that is only compared with is no reason to fail.
+        answer = module(path=[str(path)], compare_python=str(python))
+        assert not answer.get("failed"), answer
+        assert "cannot be understood" in str(answer["upgrade_summary"])
+
     def test_it_fails_with_one_readable_message(self, server: Server, module: Module) -> None:
         setting(rc_login={"adress": {"per_second": 1, "burst_count": 2}})(server)
         content = yaml.safe_dump(server.config, sort_keys=False)
