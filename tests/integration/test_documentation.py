@@ -21,6 +21,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _lock
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._installer import UV_VERSION
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._monitor.metrics import METRICS
 from ansible_collections.matrix_fleet.synapse.plugins.plugin_utils._settings import refusals
 from ansible_collections.matrix_fleet.synapse.tests.integration.homeserver import synapse_python
 
@@ -232,7 +233,9 @@ ELSEWHERE = {
         '"docs/awx/load.yml"',
     ),
     "ansible-runner run /srv/fleet -p deploy.yml": ("tests/integration/test_runner.py", '"ansible-runner", "run"'),
+    "journalctl -t synapse-monitor": ("molecule/monitor/tests/test_monitor.py", "-t synapse-monitor"),
     "journalctl -u matrix-synapse -n 100": ("molecule/conftest.py", "journalctl"),
+    "systemctl list-timers synapse-monitor.timer": ("molecule/monitor/tests/test_monitor.py", "synapse-monitor.timer"),
     "systemctl status matrix-synapse": ("tests/shared/deployed.py", "systemctl show"),
     "systemd-analyze security matrix-synapse": ("molecule/default/tests/test_server.py", "systemd-analyze security"),
     "tail -n 100 /var/log/synapse/homeserver.log": ("molecule/conftest.py", "/var/log/synapse/homeserver.log"),
@@ -258,7 +261,7 @@ def test_a_command_works(command: str, tmp_path: Path, installed: Path) -> None:
     if command in ELSEWHERE:
         place, needle = ELSEWHERE[command]
         assert needle in (ROOT / place).read_text(encoding="utf-8")
-        if not command.startswith("ansible"):
+        if not command.startswith("ansible") and "synapse-monitor" not in command:
             check_on_host(command)
     elif command.startswith("make "):
         check_make(command, tmp_path)
@@ -309,6 +312,11 @@ def read_yaml(path: Path) -> t.Any:
 
 
 SPECIFICATION: dict[str, t.Any] = read_yaml(ROLE / "meta" / "argument_specs.yml")["argument_specs"]["main"]["options"]
+
+
+MONITOR: dict[str, t.Any] = read_yaml(ROOT / "roles" / "synapse_monitor" / "meta" / "argument_specs.yml")[
+    "argument_specs"
+]["main"]["options"]
 
 
 def filled(value: t.Any, variables: dict[str, t.Any]) -> t.Any:
@@ -405,8 +413,11 @@ def test_an_inventory_has_the_hosts_that_it_shows(block: Block, tmp_path: Path) 
 @named(of_kind("playbook", "inventory", "variables"))
 def test_variables_exist_and_have_values_that_are_allowed(block: Block) -> None:
     for mapping in sets(block):
-        assert set(mapping) <= set(SPECIFICATION)
-        whole = {"synapse_server_name": "example.org", **mapping}
+        assert set(mapping) <= {*SPECIFICATION, *MONITOR}
+        result = ArgumentSpecValidator(MONITOR).validate({key: mapping[key] for key in mapping if key in MONITOR})
+        assert result.error_messages == []
+        ours = {key: mapping[key] for key in mapping if key in SPECIFICATION}
+        whole = {"synapse_server_name": "example.org", **ours}
         result = ArgumentSpecValidator(SPECIFICATION).validate(whole)
         assert result.error_messages == []
         assert refusals({**GATHERED, **DEFAULTS, **whole}) == []
@@ -462,7 +473,16 @@ def test_modules_and_their_options_exist(block: Block) -> None:
 
 
 MODULES = set(read_yaml(ROOT / "meta" / "runtime.yml")["action_groups"]["synapse"])
-KNOWN = {*SPECIFICATION, *OF_PLAYBOOKS, *OF_OTHERS, *TAGS, *MODULES}
+KNOWN = {
+    *SPECIFICATION,
+    *MONITOR,
+    "synapse_monitor",
+    *(metric[0] for metric in METRICS),
+    *OF_PLAYBOOKS,
+    *OF_OTHERS,
+    *TAGS,
+    *MODULES,
+}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
