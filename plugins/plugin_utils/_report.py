@@ -153,7 +153,7 @@ def failure_of(answer: Mapping[str, t.Any], fail_on: str = "error") -> str:
         return ""
     state = _state(answer)
     if state in {"unreachable", "unknown"}:
-        told = "out of reach" if state == "unreachable" else "could not be asked"
+        told = "Out of reach" if state == "unreachable" else "Could not be asked"
         return harmless(f"{told}: {str(answer.get('msg') or 'no reason was given').strip()}")  # type: ignore[no-any-return]
     counts = answer.get("counts") or {}
     unexplained = state == "not_healthy" and not counts.get("critical") and not counts.get("error")

@@ -210,8 +210,10 @@ def _table(hosts: Sequence[Plain]) -> str:
 
 
 def _typed(text: str) -> str:
+    """Show what is to be typed or done. What ends as a sentence does is no command."""
+    name = ' class="prose"' if text.rstrip().endswith(".") else ""
     copy = '<button class="copy" type="button" data-script hidden>Copy</button>'
-    return f'<div class="typed"><pre>{_text(text)}</pre>{copy}</div>'
+    return f'<div class="typed"><pre{name}>{_text(text)}</pre>{copy}</div>'
 
 
 def _finding(finding: Plain, host: str) -> str:

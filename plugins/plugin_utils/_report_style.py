@@ -188,6 +188,7 @@ details[open]>summary .what { font-weight: 600 }
   justify-content: space-between; align-items: flex-start;
 }
 .typed pre { min-width: 0; flex: 1 }
+pre.prose { font: inherit }
 .typed+.soft { margin-top: .375rem }
 .copy {
   background: var(--ground); padding: .0625rem .5rem; font-size: .8125rem; flex: none; min-width: 4.25rem;

@@ -138,8 +138,8 @@ def test_a_host_fails_from_the_severity_that_is_asked_for(said: dict[str, t.Any]
 
 def test_the_reason_is_the_diagnosis_or_why_there_is_none() -> None:
     assert failure_of(answer("a", ERROR)) == "Not healthy (1 error): Wrong."
-    assert failure_of({"unreachable": True, "msg": "no route"}) == "out of reach: no route"
-    assert failure_of({}) == "could not be asked: no reason was given"
+    assert failure_of({"unreachable": True, "msg": "no route"}) == "Out of reach: no route"
+    assert failure_of({}) == "Could not be asked: no reason was given"
 
 
 def test_a_severity_that_is_none_fails_in_words() -> None:
