@@ -48,12 +48,20 @@ def processes() -> t.Iterator[Process]:
 
 
 def sockets(pid: int | str) -> frozenset[str]:
-    """Return the inodes of the sockets that a process has open."""
+    """Return the inodes of the sockets that a process has open, as far as this process may see them."""
+    found = set()
     try:
-        links = [os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")]
+        names = os.listdir(f"/proc/{pid}/fd")
     except OSError:
         return frozenset()
-    return frozenset(link[8:-1] for link in links if link.startswith("socket:["))
+    for name in names:
+        try:
+            link = os.readlink(f"/proc/{pid}/fd/{name}")
+        except OSError:  # closed since
+            continue
+        if link.startswith("socket:["):
+            found.add(link[8:-1])
+    return frozenset(found)
 
 
 def listens(known: Process) -> bool:

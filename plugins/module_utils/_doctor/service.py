@@ -249,7 +249,9 @@ def _account_missing(seen: Seen) -> Iterator[Clue]:
         f"{status}{unit.where(key)}",
         severity=_grave(unit),
     )
-    yield _repaired(clue, unit, key) if unit.origin(key) is not None and key == "Group" else clue
+    # Where the unit names another account than the inventory does, its file is what is wrong.
+    differs = key == "Group" or seen.request.user not in (None, unit.user)
+    yield _repaired(clue, unit, key) if unit.origin(key) is not None and differs else clue
 
 
 def _programs(seen: Seen, *, denied: bool) -> Iterator[tuple[UnitSeen, Path]]:
@@ -811,13 +813,13 @@ def _assertion(seen: Seen) -> Iterator[Clue]:
     unit, service = _main(seen), seen.service
     if unit is None or service is None or unit.up or (unit.condition and unit.assertion):
         return
-    kind = "Assert" if not unit.assertion else "Condition"
-    unmet = [option for option in service.missing if option.key.startswith(kind)]
+    kinds = [kind for kind, holds in (("Condition", unit.condition), ("Assert", unit.assertion)) if not holds]
+    unmet = [option for option in service.missing if option.key.startswith(tuple(kinds))]
     evidence = "; ".join(f"{one.key}={one.value} ({one.path} line {one.line})" for one in unmet)
     told = f": {unmet[0].key}={unmet[0].value} does not hold" if unmet else ""
     yield Clue(
         f"systemd does not start {unit.name} because of a condition in its file{told}.",
-        evidence or f"{kind}Result=no; see systemctl status {unit.name}",
+        evidence or f"{kinds[0]}Result=no; see systemctl status {unit.name}",
     )
 
 
@@ -979,7 +981,7 @@ def _stopped(seen: Seen) -> Iterator[Clue]:
     unit = _main(seen)
     if unit is not None:
         clean = unit.state.active == "inactive" and not unit.state.job and unit.state.result in ("success", "")
-        if clean and unit.condition and unit.assertion and not unit.signalled and not unit.status:
+        if clean and unit.condition and unit.assertion:
             boot = "" if unit.file_state != "disabled" else " It is not enabled, so that a reboot leaves it stopped."
             yield Clue(
                 f"The unit {unit.name} is stopped.{boot}",
@@ -1035,8 +1037,8 @@ def _failed(seen: Seen) -> Iterator[Clue]:
     unit = _main(seen)
     if unit is None or unit.up or unit.starting:
         return
-    dead = unit.state.active == "failed" or unit.state.sub == "auto-restart" or bool(ended(unit))
-    if not dead:
+    # What systemd counts as a success was stopped, whatever signal that took.
+    if unit.state.active != "failed" and unit.state.sub != "auto-restart" and unit.state.result in ("success", ""):
         return
     limit = unit.state.result == "start-limit-hit"
     gave_up = " and systemd gave up after too many starts (start-limit-hit)" if limit else ""
@@ -1105,7 +1107,7 @@ def _reload_needed(seen: Seen) -> Iterator[Clue]:
     for unit in units:
         if unit.stale:
             files = ", ".join((unit.fragment, *unit.drop_ins))
-            severity = None if unit.up else "error"
+            severity = None if unit.up or unit.starting else "error"
             yield Clue(
                 f"systemd has not read the changed file of {unit.name}: daemon-reload is needed.", files, severity
             )

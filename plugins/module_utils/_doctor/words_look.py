@@ -185,7 +185,7 @@ def _down(context: Context) -> bool | None:
         return not service.running if service is not None else True
     if unit.up:
         return False
-    clean = unit.state.active == "inactive" and unit.state.result in ("success", "") and not unit.status
+    clean = unit.state.active == "inactive" and unit.state.result in ("success", "")
     return None if clean and not service.running else True
 
 
