@@ -154,7 +154,7 @@ def failure_of(answer: Mapping[str, t.Any], fail_on: str = "error") -> str:
     state = _state(answer)
     if state in {"unreachable", "unknown"}:
         told = "Out of reach" if state == "unreachable" else "Could not be asked"
-        return harmless(f"{told}: {str(answer.get('msg') or 'no reason was given').strip()}")  # type: ignore[no-any-return]
+        return str(harmless(f"{told}: {str(answer.get('msg') or 'no reason was given').strip()}"))
     counts = answer.get("counts") or {}
     unexplained = state == "not_healthy" and not counts.get("critical") and not counts.get("error")
     fails = {
@@ -162,4 +162,4 @@ def failure_of(answer: Mapping[str, t.Any], fail_on: str = "error") -> str:
         "error": state == "not_healthy",
         "warning": state == "not_healthy" or bool(counts.get("warning")),
     }
-    return harmless(str(answer.get("summary") or "not healthy")) if fails[fail_on] else ""  # type: ignore[no-any-return]
+    return str(harmless(answer.get("summary") or "not healthy")) if fails[fail_on] else ""
