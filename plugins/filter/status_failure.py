@@ -10,11 +10,11 @@ version_added: 0.1.0
 author: Matrix Fleet maintainers (@matrix-fleet)
 description:
   - Judges one result of M(matrix_fleet.synapse.synapse_doctor).
-  - What comes from hosts stays text: nothing in it is ever taken for a template.
+  - What comes from hosts stays text. Nothing in it is ever taken for a template.
 positional: fail_on
 options:
   _input:
-    description: The module's result, V({unreachable: true}) where there is none.
+    description: The module's result; where there is none, a mapping whose C(unreachable) is V(true).
     type: dict
     required: true
   fail_on:

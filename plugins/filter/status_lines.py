@@ -11,11 +11,11 @@ author: Matrix Fleet maintainers (@matrix-fleet)
 description:
   - Turns the results of M(matrix_fleet.synapse.synapse_doctor) into a table with one line a host, and what was found
     beneath it.
-  - What comes from hosts stays text: nothing in it is ever taken for a template.
+  - What comes from hosts stays text. Nothing in it is ever taken for a template.
 positional: width
 options:
   _input:
-    description: The hosts with the module's results. A host without one is V({unreachable: true}).
+    description: The hosts with the module's results; for one without, a mapping whose C(unreachable) is V(true).
     type: dict
     required: true
   width:
