@@ -29,7 +29,9 @@ _LINES = "1200"
 _DEFAULTS = ("/var/log/synapse/homeserver.log", "/var/log/matrix-synapse/homeserver.log")
 _ENTRY = re.compile(r"^(\d{9,11}\.\d+) \S+ (.*?)(?:\[\d+\])?: (.*)$")
 _STAMP = re.compile(r"^(\d{4})-(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)")
-_STARTED = re.compile(r"^(?:Starting|Started) .*\.$|\*\*\*\*\* STARTING SERVER \*\*\*\*\*")
+_STARTING = re.compile(r"^Starting .*\.$")
+_STARTED = re.compile(r"^Started .*\.$")
+_SERVER = re.compile(r"\*\*\*\*\* STARTING SERVER \*\*\*\*\*")
 _FILENAME = re.compile(r"""(?m)^[^#\n]*\bfilename["']?\s*:\s*(?:"([^"\n]+)"|'([^'\n]+)'|([^\s,}#]+))""")
 _OOM = re.compile(r"killed by the OOM killer|oom-kill|Out of memory: Killed")
 _BOGUS = "synapse.crypto.signing_key"
@@ -68,17 +70,25 @@ def entries_of_log(text: str, end: float | None = None) -> list[Entry]:
     return found
 
 
-def _since_start(entries: list[Entry]) -> list[Entry]:
-    for index in range(len(entries) - 1, -1, -1):
-        if _STARTED.search(entries[index].text):
-            first = index
-            # systemd says "Starting" before and "Started" after what the server says while it starts.
-            while entries[index].text.startswith("Started") and first > 0:
-                first -= 1
-                if entries[first].text.startswith("Starting "):
-                    break
-            return entries[first:]
-    return entries
+def _starts(entries: Sequence[Entry]) -> list[int]:
+    """Return where systemd starts the unit; "Started" is a start of its own where no "Starting" came before."""
+    found = []
+    pending = False
+    for index, entry in enumerate(entries):
+        if _STARTING.match(entry.text):
+            found.append(index)
+            pending = True
+        elif _STARTED.match(entry.text):
+            if not pending:
+                found.append(index)
+            pending = False
+    return found
+
+
+def _since_start(entries: list[Entry], starts: int = 1) -> list[Entry]:
+    """Return what was said since the latest starts: of the unit in a journal, of Synapse in its log."""
+    found = _starts(entries) or [i for i, entry in enumerate(entries) if _SERVER.search(entry.text)]
+    return entries[found[-min(starts, len(found))] :] if found else entries
 
 
 def _journal(context: Context, unit: str) -> list[Entry]:
@@ -206,8 +216,9 @@ def look(context: Context) -> Words:
     files = _paths(context)
     logs = [_log(path) for path in files]
     down = _down(context)
-    if unit is not None and unit.starting and not unit.state.restarts:
-        journal = _since_start(journal)  # what an earlier start said is no word about this one
+    if unit is not None:
+        # What was said before this row of starts is no word about it.
+        journal = _since_start(journal, unit.state.restarts + 1)
     line = _decisive(journal, logs) if down else None
     start = None
     recurring: tuple[messages.Match, ...] = ()
