@@ -66,8 +66,8 @@ class Environment:
     files show, ``proven`` that they are as they were when the release was proven.
 
     Seen by its own interpreter as the service's user: ``running`` (its version), or else ``silence`` (why it does not
-    answer); ``absent`` modules, by what of each cannot be found; ``failed`` modules and libraries, by the error;
-    ``unreadable`` files, and the folder that is the ``barrier``.
+    start) or ``unanswered`` (it took too long); ``absent`` modules, by what of each cannot be found; ``failed`` modules
+    and libraries, by the error; ``unreadable`` files, and the folder that is the ``barrier``.
     """
 
     version: str | None = None
@@ -81,6 +81,7 @@ class Environment:
     unproven: str = ""
     running: str = ""
     silence: str = ""
+    unanswered: str = ""
     prefix: str = ""
     libraries: tuple[str, ...] = ()
     packages: Mapping[str, str] = field(default_factory=dict)
@@ -1106,6 +1107,21 @@ def _setuptools(packages: Mapping[str, str]) -> str:
     """Whether the setuptools that is there has ``pkg_resources``: ``present`` or ``gone`` (removed in 82.0.0)."""
     version = packages.get("setuptools")
     return "present" if version is not None and version_key(version) < version_key("82") else "gone"
+
+
+@RULES.rule(
+    "unanswered",
+    severity="warning",
+    cause="The host is very busy, or the file system of the environment hangs.",
+    remedy="Look again when the host has less to do.",
+    symptom=True,
+)
+def _unanswered(seen: Seen) -> Iterable[Clue]:
+    """The environment's interpreter takes too long to answer."""
+    found = seen.environment
+    if found is not None and found.unanswered:
+        summary = "The Python of the venv took too long to answer, so that it was seen from the outside alone."
+        yield Clue(summary, found.unanswered)
 
 
 @RULES.rule(

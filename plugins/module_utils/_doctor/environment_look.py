@@ -30,7 +30,12 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils._releases imp
     is_release_name,
     latest,
 )
-from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import Account, SynapseError, ask_python
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import (
+    TIMED_OUT,
+    Account,
+    SynapseError,
+    ask_python,
+)
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._venv import findings_of
 
 if t.TYPE_CHECKING:
@@ -292,53 +297,60 @@ def _request(context: Context, seen: Environment) -> dict[str, object]:
             if file.endswith(".py")
         ],
         "importers": folders[0] if folders and (old or not seen.proven) else None,
-        "apps": _stands_still(context),
     }
+
+
+def _silent(context: Context, seen: Environment, error: SynapseError) -> Environment:
+    """Say why an interpreter does not answer, and whether the service's user is kept from it."""
+    if error.details.get("rc") == TIMED_OUT:  # a host that is busy is no broken interpreter
+        return replace(seen, unanswered=error.msg)
+    python, account = context.request.python, context.account()
+    barrier = _barrier(os.path.realpath(python), account) or _barrier(python, account)
+    closed: tuple[str, ...] = ()
+    with contextlib.suppress(OSError):
+        status = os.stat(python)
+        if account is not None and not barrier and account.uid and not _may(status, account, 5):
+            closed = (python,)
+    return replace(seen, silence=_why(error), barrier=barrier, unreadable=closed)
+
+
+def _judged(seen: Environment, uncompilable: Iterable[str]) -> Environment:
+    """Tell files that were cut off from those that were edited: the latter still compile."""
+    broken = list(uncompilable)
+    damaged, modified = dict(seen.damaged), {}
+    for name, files in seen.modified.items():
+        cut = tuple(file for file in files if any(path.endswith(f"/{file}") for path in broken))
+        rest = tuple(file for file in files if file not in cut)
+        if cut:
+            damaged[name] = (*damaged.get(name, ()), *cut)
+        if rest:
+            modified[name] = rest
+    return replace(seen, damaged=damaged, modified=modified)
 
 
 def _from_inside(context: Context, seen: Environment, tree: _venv_tree.Tree | None) -> Environment:
     """Ask the environment's own interpreter, as the service's user."""
-    account = context.account()
     try:
         answer = _ask(context, _request(context, seen))
     except SynapseError as error:
-        barrier = _barrier(os.path.realpath(context.request.python), account) or _barrier(
-            context.request.python, account
-        )
-        closed: tuple[str, ...] = ()
-        with contextlib.suppress(OSError):
-            status = os.stat(context.request.python)
-            if account is not None and not barrier and account.uid and not _may(status, account, 5):
-                closed = (context.request.python,)
-        return replace(seen, silence=_why(error), barrier=barrier, unreadable=closed)
-    versions = {**seen.packages, **answer["versions"]}
+        return _silent(context, seen, error)
     seen = replace(
         seen,
         running=answer["version"],
         prefix=os.path.realpath(answer["prefix"]),
-        absent={name: part for name, part in answer["absent"].items() if name != "sqlite3"},
+        absent=answer["absent"],
         failed=answer["failed"],
         unreadable=tuple(answer["unreadable"]),
-        packages=versions,
+        packages={**seen.packages, **answer["versions"]},
         lacks=tuple(lack for lack in seen.lacks if lack.found is not None or lack.name not in answer["versions"]),
     )
     if tree is not None:
         seen = replace(seen, importers=_importers(answer["importers"], tree))
-    broken = answer["uncompilable"]
-    if broken:
-        # What does not compile was cut off; what does was edited.
-        damaged = dict(seen.damaged)
-        modified = {}
-        for name, files in seen.modified.items():
-            cut = tuple(file for file in files if any(path.endswith(f"/{file}") for path in broken))
-            if cut:
-                damaged[name] = (*damaged.get(name, ()), *cut)
-            rest = tuple(file for file in files if file not in cut)
-            if rest:
-                modified[name] = rest
-        seen = replace(seen, damaged=damaged, modified=modified)
-    if seen.unreadable:
-        seen = replace(seen, barrier="")
+    seen = _judged(seen, answer["uncompilable"])
+    sound = not (seen.absent or seen.failed or seen.lacks or seen.damaged or seen.unreadable)
+    if sound and _stands_still(context):
+        with contextlib.suppress(SynapseError):
+            seen = replace(seen, failed=_ask(context, {"apps": True})["failed"])
     missing = [module for module in seen.absent if module not in {"synapse", "psycopg2"}]
     if missing:
         folder = context.request.releases_path or os.path.join(os.path.dirname(seen.path), "releases")
@@ -427,6 +439,8 @@ def _of_system(context: Context, seen: Environment) -> Environment:
     try:
         answer = _ask(context, request)
     except SynapseError as error:
+        if error.details.get("rc") == TIMED_OUT:
+            return replace(seen, unanswered=error.msg)
         return replace(seen, silence=_why(error))
     return replace(
         seen,

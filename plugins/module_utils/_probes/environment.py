@@ -1,11 +1,12 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Says of an environment what only its own interpreter, as the service's user, can say; Synapse is not imported.
+"""Says of an environment what only its own interpreter, as the service's user, can say.
 
-Request: ``{"find": [module], "load": [module], "versions": [package], "compile": [path], "importers": folder or null,
-"apps": bool}``, all optional. Answer: ``{"version", "implementation", "prefix", "absent": {module: what of it cannot be
-found}, "failed": {module or file: error}, "versions": {package: version}, "unreadable": [path], "uncompilable":
-{path: error}, "importers": {file: whether it is guarded}}``.
+Request, all of it optional: ``{"find": [module], "load": [module], "versions": [package], "compile": [path],
+"importers": folder or null, "apps": bool}``; with ``apps`` Synapse's programs are imported, and little else is done.
+Answer: ``{"version", "implementation", "prefix", "absent": {module: what of it cannot be found}, "failed": {module or
+file: error}, "versions": {package: version}, "unreadable": [path], "uncompilable": {path: error}, "importers": {file:
+whether it is guarded}}``.
 """
 
 from __future__ import annotations
@@ -62,9 +63,10 @@ def extensions() -> t.Iterator[str]:
 
 def attempts(request: dict[str, t.Any]) -> t.Iterator[tuple[str, t.Callable[[], object]]]:
     """Return what is to be loaded, each with a name."""
-    for path in extensions():
+    apps = bool(request.get("apps"))
+    for path in () if apps else extensions():
         yield path, lambda path=path: ctypes.CDLL(path)  # type: ignore[misc]
-    for name in [*request.get("load", ()), *(APPS if request.get("apps") else ())]:
+    for name in APPS if apps else request.get("load", ()):
         yield name, lambda name=name: importlib.import_module(name)  # type: ignore[misc]
 
 
@@ -193,7 +195,7 @@ def seen(request: dict[str, t.Any]) -> dict[str, t.Any]:
         "absent": {name: part for name, part in missing.items() if part},
         "failed": loaded(request),
         "versions": versions(request.get("versions", ())),
-        "unreadable": unreadable() if sys.prefix != sys.base_prefix else [],
+        "unreadable": unreadable() if sys.prefix != sys.base_prefix and not request.get("apps") else [],
         "uncompilable": uncompilable(request.get("compile", ())),
         "importers": importers(request.get("importers")),
     }
