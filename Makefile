@@ -10,6 +10,7 @@ MAKEFLAGS += --no-print-directory
 
 SCENARIO ?= default
 KILLS ?= 60
+FAULTS ?= all
 BIN := tests/bin
 ifdef PYTHON
 export PYTHON
@@ -90,6 +91,10 @@ molecule: setup ## One molecule scenario: make molecule SCENARIO=default (ARGS="
 .PHONY: test-kills
 test-kills: setup ## An upgrade killed at many random instants (KILLS=60), each followed by one that has to finish
 	@MATRIX_FLEET_UPGRADE_KILLS=$(KILLS) $(BIN)/molecule.sh upgrade $(ARGS)
+
+.PHONY: faults
+faults: setup ## Every fault of tests/faults, injected into a server of its own, named and repaired (FAULTS=K01,C1*)
+	@MATRIX_FLEET_FAULTS=$(FAULTS) $(BIN)/molecule.sh repair $(ARGS)
 
 .PHONY: images
 images: ## The Docker images that molecule's hosts are made from
