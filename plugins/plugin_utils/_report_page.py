@@ -167,7 +167,7 @@ def _row(host: Plain, anchor: str, longest: int) -> str:
     title = f'<a href="#{anchor}">{name}</a>' if _worrying(host) else f'<span class="plain">{name}</span>'
     if host["server_name"] and host["server_name"] != host["host"]:
         title += f"<small>{_text(host['server_name'])}</small>"
-    bar = f"{_bar(counts, longest)}<small>{counted(counts) or 'nothing found'}</small>" if asked else ""
+    drawn = f"{_bar(counts, longest)}<small>{counted(counts) or 'nothing found'}</small>" if asked else ""
     gravity = "".join(f"{min(counts.get(severity, 0), 999):03}" for severity in SEVERITIES) if asked else ""
     version, release = str(host["version"] or ""), str(host["release"] or "")
     short = release[len(version) + 1 :] if release.startswith(f"{version}-") else release
@@ -182,7 +182,7 @@ def _row(host: Plain, anchor: str, longest: int) -> str:
     cells = [
         f'<th role="rowheader" scope="row" data-key="{name}">{title}</th>',
         _cell(_state(host["state"]), len(_STATES) - list(_STATES).index(host["state"]), name="state-of"),
-        _cell(bar, gravity, name="bar" if any(counts.values()) else "bar quiet"),
+        _cell(drawn, gravity, name="bar" if any(counts.values()) else "bar quiet"),
         _cell(told, version and f"{version}-{short}", "Version"),
         _cell(database and f'<span class="wide">{_text(database)}</span>', database, "Database"),
         _cell(keys, " ".join(host["key_ids"]), "Key"),
