@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import re
 import typing as t
 
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _daemon
@@ -30,6 +31,19 @@ def process(pid: int) -> Process | None:
     return Process(pid, tuple(text(f"/proc/{pid}/cmdline").split("\0")[:-1]), facts[1])
 
 
+def _is_here(name: str, own: os.stat_result) -> bool:
+    """Whether a process is in this pid namespace."""
+    try:
+        status = os.stat(f"/proc/{name}/ns/pid")
+    except PermissionError:
+        # Root without CAP_SYS_PTRACE, as in many containers: of a process elsewhere the line has more than one number.
+        line = re.search(r"^NSpid:(.*)$", text(f"/proc/{name}/status"), re.MULTILINE)
+        return line is not None and len(line.group(1).split()) == 1
+    except OSError:
+        return False
+    return (status.st_dev, status.st_ino) == (own.st_dev, own.st_ino)
+
+
 def processes() -> t.Iterator[Process]:
     """Return all other living processes of this pid namespace: those of containers are none of our business."""
     own = os.stat("/proc/self/ns/pid")
@@ -38,12 +52,8 @@ def processes() -> t.Iterator[Process]:
             continue
         if "synapse" not in text(f"/proc/{name}/cmdline"):
             continue
-        try:
-            status = os.stat(f"/proc/{name}/ns/pid")
-        except OSError:
-            continue
         found = process(int(name))
-        if (status.st_dev, status.st_ino) == (own.st_dev, own.st_ino) and found is not None:
+        if found is not None and _is_here(name, own):
             yield found
 
 

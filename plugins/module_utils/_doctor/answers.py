@@ -110,7 +110,7 @@ def _of(seen: Seen, kind: str, *names: str) -> dict[str, list[str]]:
     explains=(
         "service.failed",
         "service.loop",
-        "service.start_limit",
+        "service.starting",
         "answers.*",
         "words.port_in_use",
         "words.cannot_bind",

@@ -28,6 +28,8 @@ _SMALL = 256 * 1024 * 1024  # bytes; Synapse 1.163.2 takes 115 MB before it has 
 _LOOP = 3
 _PROTECTED = {"strict": ("/",), "full": ("/usr", "/boot", "/efi", "/etc"), "yes": ("/usr", "/boot", "/efi")}
 _HOMES = ("/home", "/root", "/run/user")
+# What is only silence; who else answers there is a cause of its own.
+_SILENCE = ("answers.refused", "answers.silent", "answers.unhealthy", "answers.key", "answers.other_server")
 _EVERYTHING = ("service.failed", "service.loop", "service.stopped", "service.starting", "service.drop_in")
 
 
@@ -301,7 +303,7 @@ def _program_missing(seen: Seen) -> Iterator[Clue]:
     repair="reinstall",
     safe=True,
     symptom=True,
-    explains=(*_EVERYTHING, "answers.*", "words.*"),
+    explains=(*_EVERYTHING, *_SILENCE, "words.*"),
 )
 def _program_broken(seen: Seen) -> Iterator[Clue]:
     """The interpreter that the unit starts is missing in the environment, or cannot be executed."""
@@ -355,7 +357,7 @@ def _program_unreachable(seen: Seen) -> Iterator[Clue]:
     remedy="journalctl -u UNIT -n 20 names the error; file PROGRAM says what it is; ausearch -m avc or dmesg shows a "
     "refusal by SELinux or AppArmor.",
     symptom=True,
-    explains=(*_EVERYTHING, "answers.*", "words.*"),
+    explains=(*_EVERYTHING, *_SILENCE, "words.*"),
 )
 def _program_refused(seen: Seen) -> Iterator[Clue]:
     """systemd could not start the program in ExecStart, although it looks right."""
@@ -730,7 +732,7 @@ def _stray(seen: Seen) -> Iterator[Clue]:
     remedy="Raise MemoryMax= (systemctl edit UNIT) or the host's memory, add swap, or lower caches.global_factor; see "
     "journalctl -k | grep -i 'out of memory'.",
     stops=True,
-    explains=(*_EVERYTHING, "service.killed", "service.start_limit", "host.memory*"),
+    explains=(*_EVERYTHING, "service.killed", "host.memory*"),
 )
 def _out_of_memory(seen: Seen) -> Iterator[Clue]:
     """Synapse was killed for memory (OOM)."""
@@ -806,7 +808,7 @@ def _files_limit(seen: Seen) -> Iterator[Clue]:
     "missing, such as a signing key, which would be a new identity.",
     remedy="Bring back what is missing (a backup, a mount), then systemctl start UNIT. Do not remove the line.",
     symptom=True,
-    explains=(*_EVERYTHING, "answers.*", "words.*"),
+    explains=(*_EVERYTHING, *_SILENCE, "words.*"),
 )
 def _assertion(seen: Seen) -> Iterator[Clue]:
     """A condition or assertion of the unit does not hold, so that it is not started."""
@@ -829,7 +831,7 @@ def _assertion(seen: Seen) -> Iterator[Clue]:
     cause="What runs before the server (ExecStartPre=) failed, so that the server itself was never started.",
     remedy="Run that command by hand as the service's user, mend what it says, then systemctl restart UNIT.",
     symptom=True,
-    explains=("service.failed", "service.loop", "service.start_limit", "answers.*"),
+    explains=("service.failed", "service.loop", *_SILENCE),
 )
 def _start_pre(seen: Seen) -> Iterator[Clue]:
     """A command of ExecStartPre failed."""
@@ -871,7 +873,7 @@ def _mints_key(seen: Seen) -> Iterator[Clue]:
     remedy="systemctl edit UNIT, add '[Service]' and 'TimeoutStartSec=infinity', then systemctl daemon-reload && "
     "systemctl restart UNIT, and watch its log.",
     symptom=True,
-    explains=("service.failed", "service.loop", "service.start_limit", "answers.*", "words.last_error"),
+    explains=("service.failed", "service.loop", *_SILENCE, "words.last_error"),
 )
 def _start_timeout(seen: Seen) -> Iterator[Clue]:
     """systemd gave up waiting for the start (timeout)."""
@@ -904,7 +906,7 @@ _KILLS = {
     repair="service",
     safe=True,
     symptom=True,
-    explains=("service.failed", "service.loop", "service.start_limit", "answers.*", "words.last_error"),
+    explains=("service.failed", "service.loop", *_SILENCE, "words.last_error"),
 )
 def _killed(seen: Seen) -> Iterator[Clue]:
     """A signal ended the server."""
@@ -1002,7 +1004,7 @@ def _stopped(seen: Seen) -> Iterator[Clue]:
     remedy="systemctl stop UNIT, mend what the first of these starts says (journalctl -u UNIT), then systemctl start "
     "UNIT.",
     symptom=True,
-    explains=("service.failed", "service.start_limit", "answers.*", "words.last_error"),
+    explains=("service.failed", *_SILENCE, "words.last_error"),
 )
 def _loop(seen: Seen) -> Iterator[Clue]:
     """The server is in a restart loop."""
@@ -1030,7 +1032,7 @@ def _loop(seen: Seen) -> Iterator[Clue]:
     repair="service",
     safe=True,
     symptom=True,
-    explains=("answers.*", "words.last_error", "service.drop_in"),
+    explains=(*_SILENCE, "words.last_error", "service.drop_in"),
 )
 def _failed(seen: Seen) -> Iterator[Clue]:
     """The server has failed."""
@@ -1058,7 +1060,7 @@ def _failed(seen: Seen) -> Iterator[Clue]:
     "not answer.",
     remedy="Let it work: do not restart it. Its log says what it does (journalctl -fu UNIT).",
     symptom=True,
-    explains=("answers.*",),
+    explains=(*_SILENCE,),
 )
 def _starting(seen: Seen) -> Iterator[Clue]:
     """The server is still starting."""

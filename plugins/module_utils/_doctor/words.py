@@ -28,7 +28,11 @@ _CONSEQUENCES = (
     "service.start_pre",
     "service.starting",
     "service.worker_down",
-    "answers.*",
+    "answers.refused",
+    "answers.silent",
+    "answers.unhealthy",
+    "answers.key",
+    "answers.other_server",
     "words.last_error",
 )
 
@@ -154,7 +158,7 @@ def _one_address(seen: Seen) -> t.Iterable[Clue]:
     cause="Nothing else that is known explains it.",
     remedy="journalctl -u UNIT -n 100 shows what led to it.",
     symptom=True,
-    explains=("service.failed", "service.loop", "service.start_pre", "answers.*"),
+    explains=("service.failed", "answers.refused", "answers.silent", "answers.unhealthy"),
 )
 def _last_error(seen: Seen) -> t.Iterable[Clue]:
     """What the server said last of why it ended, where no rule knows it."""
