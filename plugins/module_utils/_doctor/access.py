@@ -178,21 +178,25 @@ def may(node: Node, who: Who, needs: int) -> bool:
     return who.uid == 0 or _digit(node, who) & needs == needs
 
 
-def blocker(item: Item, who: Who) -> Node | None:
-    """Return the first object on the way that refuses, ``None`` where nothing does.
+def _refusing(item: Item, who: Who) -> list[Node]:
+    """Return all objects on the way whose owner and mode refuse.
 
     Of something that is missing, its folder has to let the service make it where the service needs to write it.
     """
     if item.granted is True or not item.nodes or (item.missing and not item.needs & WRITE):
-        return None
-    for node in item.nodes[:-1]:
-        if not may(node, who, ENTER):
-            return node
+        return []
     last = item.nodes[-1]
-    needs = (ENTER | (WRITE if item.needs & WRITE else 0)) if item.missing else item.needs
-    if not may(last, who, needs):
-        return last
-    return last if item.granted is False and not item.missing else None
+    needs = (ENTER | WRITE) if item.missing else item.needs
+    found = [node for node in item.nodes[:-1] if not may(node, who, ENTER)]
+    return found if may(last, who, needs) else [*found, last]
+
+
+def blocker(item: Item, who: Who) -> Node | None:
+    """Return the first object on the way that refuses, ``None`` where nothing does."""
+    refusing = _refusing(item, who)
+    if refusing:
+        return refusing[0]
+    return item.nodes[-1] if item.granted is False and not item.missing else None
 
 
 def shown(paths: Iterable[str], most: int = 4) -> str:
@@ -315,13 +319,9 @@ def _fixes(seen: Access) -> Iterator[Fix]:
     if who is None:
         return
     for item in seen.items:
-        node = seen.blocked(item)
         # What owner and mode allow already, no change of them opens.
-        if node is None or (item.granted is False and may(node, who, item.needs)):
-            continue
-        fix = _fix(seen, who, item, node)
-        if fix is not None:
-            yield fix
+        fixes = (_fix(seen, who, item, node) for node in _refusing(item, who))
+        yield from (fix for fix in fixes if fix is not None)
     yield from _tightened(seen)
     if seen.foreign:
         for item in seen.of("media"):
@@ -416,7 +416,6 @@ _NAMES: Mapping[str, str] = {
     "log_folder": "the folder of its log",
     "environment": "its environment",
     "tls": "its TLS certificate or key",
-    "pid": "its pid file",
 }
 _BY_ROOT = (
     "It was made, restored or edited as root, and kept root's owner or mode: a copy with cp or rsync, an editor that "
@@ -461,7 +460,7 @@ def _folder_closed(seen: Seen) -> Iterable[Clue]:
             continue
         shut.setdefault(node.path, []).append((item, node))
     for path, pairs in shut.items():
-        what = dict.fromkeys(_NAMES.get(item.purpose, item.purpose) for item, _node in pairs)
+        what = dict.fromkeys(_NAMES[item.purpose] for item, _node in pairs if item.purpose in _NAMES)
         otherwise = (
             f"ls -ld {path}: this folder belongs to the host or to a person. Move what the service needs elsewhere, "
             "or put back the folder's usual mode (chmod 0755 for folders such as /etc, /opt and /var/lib)."
@@ -713,7 +712,8 @@ def _media_unwritable(seen: Seen) -> Iterable[Clue]:
     access = seen.access
     if access is None or access.who is None:
         return
-    pairs = access.stopped("media")
+    taken = [node for _item, node in access.stopped("database", "database_folder")]
+    pairs = [pair for pair in access.stopped("media") if pair[1] not in taken]
     if pairs:
         yield _clue(
             access,
@@ -763,25 +763,6 @@ def _log_unwritable(seen: Seen) -> Iterable[Clue]:
         )
         present = any(item.node is not None for item in access.of("log"))
         yield Clue(**{**clue.__dict__, "severity": "warning"}) if only_folder and present else clue
-
-
-@RULES.rule(
-    "pid_unwritable",
-    severity="error",
-    cause="Folders below /run are gone after a restart of the host, unless the unit or tmpfiles.d makes them.",
-    remedy="Let the unit make the folder (RuntimeDirectory=), or name a pid_file in a folder of the service.",
-    stops=True,
-)
-def _pid_unwritable(seen: Seen) -> Iterable[Clue]:
-    """The service may not write its pid file, and with daemonize it then ends without a word."""
-    access = seen.access
-    pairs = access.stopped("pid") if access is not None else []
-    if access is not None and pairs:
-        yield Clue(
-            f"The service's user {_name(access)} may not write its pid_file {shown(item.path for item, _n in pairs)}, "
-            "and with daemonize Synapse then ends without a word.",
-            _evidence(pairs),
-        )
 
 
 def _exposed(seen: Access) -> Iterator[Item]:
@@ -839,7 +820,7 @@ def _given_away(seen: Access) -> list[Node]:
 
 def _holds_data(seen: Access, folder: str) -> bool:
     """Whether the service has to write to a folder, because its data lie there too."""
-    paths = [item.path for item in seen.of("database", "media", "log", "pid")]
+    paths = [item.path for item in seen.of("database", "media", "log")]
     return any(os.path.dirname(path) == folder for path in paths)
 
 

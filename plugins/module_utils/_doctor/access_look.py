@@ -45,7 +45,9 @@ _LINKS = 40  # as the kernel (path_resolution(7))
 _MOST_MEDIA = 3000  # of what is in the media store, so much is looked at
 _MEDIA_SECONDS = 2.0
 _LARGEST_LOG_CONFIG = 256 * 1024
-_FILE_NAME = re.compile(r"^\s*filename\s*:\s*(?:\"([^\"]+)\"|'([^']+)'|([^\s#'\"][^#\n]*))", re.MULTILINE)
+_FILE_NAME = re.compile(
+    r"(?:^|[{,])[ \t]*filename[ \t]*:[ \t]*(?:\"([^\"\n]+)\"|'([^'\n]+)'|([^\s#'\",}][^#\n,}]*))", re.MULTILINE
+)
 _ACL = "system.posix_acl_access"
 
 # Asks the kernel for this process's own user.
@@ -275,8 +277,6 @@ def _named(gathering: _Gathering, settings: Settings) -> None:
     _database(gathering, settings)
     _media(gathering, settings)
     _network(gathering, settings)
-    if settings.get("daemonize") is True:
-        gathering.add("pid", settings.text("pid_file"), WRITE, "pid_file")
 
 
 def _environment(gathering: _Gathering) -> tuple[str, list[str]]:
