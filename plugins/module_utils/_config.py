@@ -873,9 +873,10 @@ def _log_config(context: _Context, option: str, facts: Facts) -> Iterator[Proble
         if failure["kind"] == "yaml":
             yield replace(_yaml_problem(path, failure), path=option, kind="log_config_invalid")
         else:
-            why, advice = _why_unreadable(failure, context.account)
+            why = _why_unreadable({"error": failure["message"], **failure}, context.account)[0]
             message = f"The log configuration {path} cannot be read: {why}."
-            yield Problem("error", option, message, None, advice, path, kind="log_config_invalid")
+            again = "Put the file there again."
+            yield Problem("error", option, message, suggestion=again, file=path, kind="log_config_invalid")
         return
     for item in facts["problems"]:
         where = dotted(item["path"])
