@@ -563,6 +563,7 @@ def _record_of_another(seen: Seen) -> Iterable[Clue]:
     severity="critical",
     cause="The private half is public knowledge, or what stands there is no private half.",
     remedy="Rotate it now: module synapse_signing_key with state: rotated.",
+    explains=("identity.key_replaced",),
 )
 def _key_known_to_others(seen: Seen) -> Iterable[Clue]:
     """The signing key is one that anybody knows, or the public half in the place of the private one."""

@@ -288,10 +288,14 @@ def look(context: Context) -> Identity:
     past: list[keys.Known | keys.Retired] = [*(record.current if record else ()), *(record.retired if record else ())]
     events = keys.Events("unasked")
     if kind != "unreadable" and (not recorded or file is None or file.errors):
-        public = [(key.key_id, halves[key.fingerprint]) for key in (*own, *(key for one in near for key in one.keys))]
-        events = _ask(context, [*public, *((key.key_id, key.verify_key) for key in past)])
+        known = [(key.key_id, halves[key.fingerprint]) for key in (*own, *(key for one in near for key in one.keys))]
+        events = _ask(context, [*known, *((key.key_id, key.verify_key) for key in past)])
     found = keys.Found(file, link, record, record_path, halves, events, candidates=near)
     way = _way(path, found, server_name) if kind in ("file", "missing", "dangling") else Way("refuse")
+    # What was published, pasted in the place of the private half.
+    public = {key.verify_key for key in past} | {item.verify_key for item in events.signatures if item.verify_key}
+    if file is not None and any(key.encoded in public for key in file.keys):
+        way = replace(way, problems=(*way.problems, "public-key"))
     lines = _lines(file.keys, halves) if file is not None else ()
     return Identity(
         key_ids=tuple(dict.fromkeys(line.key_id for line in lines)),
