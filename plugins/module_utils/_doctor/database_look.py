@@ -9,7 +9,9 @@ import glob
 import inspect
 import os
 import shutil
+import socket
 import sys
+import threading
 import time
 import typing as t
 from dataclasses import replace
@@ -177,15 +179,35 @@ def _watched(context: Context, one: One) -> One:
     return replace(one, file=replace(file, deleted=next(iter(deleted), None), holders=holders))
 
 
-def _unanswered(context: Context, why: str) -> Database:
-    """Return what is known of a database that did not answer the probe in time."""
+def _knock(host: str, port: str) -> str:
+    """Return what is wrong with the way to a server, in libpq's words; nothing where it can be reached."""
+    try:
+        if not host or host.startswith("/"):
+            with socket.socket(socket.AF_UNIX) as plain:
+                plain.settimeout(_WAIT)
+                plain.connect(f"{host or '/var/run/postgresql'}/.s.PGSQL.{port}")
+        else:
+            socket.create_connection((host, int(port)), _WAIT).close()
+    except (OSError, ValueError) as error:
+        return str(error) or type(error).__name__
+    return ""
+
+
+def _unanswered(context: Context, why: str) -> Database | None:
+    """Return what is known of a PostgreSQL that cannot be reached; ``None`` where it is only slow."""
     settings = context.settings
-    host = settings.text("database", "args", "host") if settings is not None else None
-    port = settings.get("database", "args", "port") if settings is not None else None
-    engine = settings.engine if settings is not None else "sqlite3"
-    fault = Fault("connect", "TimeoutError", why)
-    one = One(engine=engine, host=host or "", port=str(port or "5432"), error=fault)
-    return Database((one,), past=_past(context))
+    if settings is None or settings.engine != "psycopg2":
+        return None
+    host = settings.text("database", "args", "host") or ""
+    port = str(settings.get("database", "args", "port") or "5432")
+    told: list[str] = []
+    knock = threading.Thread(target=lambda: told.append(_knock(host, port)), daemon=True)  # a resolver may hang as well
+    knock.start()
+    knock.join(_WAIT)
+    if told == [""]:
+        return None
+    fault = Fault("connect", "TimeoutError", told[0] if told else why)
+    return Database((One(engine="psycopg2", host=host, port=port, error=fault),), past=_past(context))
 
 
 def look(context: Context) -> Database:
@@ -194,9 +216,10 @@ def look(context: Context) -> Database:
     try:
         answer = _ask(context)
     except SynapseError as error:
-        if time.monotonic() - begun > _WAIT and "did not answer within" in error.msg:
-            return _unanswered(context, error.msg)
-        raise
+        found = _unanswered(context, error.msg) if time.monotonic() - begun > _WAIT else None
+        if found is None:
+            raise
+        return found
     parts = tuple(_watched(context, One.of(one)) for one in answer["databases"])
     release, old = answer["release"] or {}, answer["old"]
     return Database(

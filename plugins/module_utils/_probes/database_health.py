@@ -540,6 +540,15 @@ def before(paths: Iterable[str], used: set[str]) -> dict[str, Any] | None:
     return None
 
 
+def unknown_updates(shared: Any, pending: set[str], folder: str) -> set[str]:
+    """Return the background updates that a release does not know. Nearly all are named where they are run from."""
+    unknown = set(pending)
+    for place in (os.path.join(folder, "storage", "databases"), folder):
+        if unknown:
+            unknown = set(shared.unknown_updates(unknown, place))
+    return unknown
+
+
 def answer(request: dict[str, Any]) -> dict[str, Any]:
     """Do what the request asks."""
     found: dict[str, Any] = {"release": None, "databases": [], "old": None, "problem": None}
@@ -555,13 +564,10 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
             known = streams(folder)
     found["databases"] = [look(label, entry, request, known) for label, entry in list(entries.items())[:4]]
     pending = {name for one in found["databases"] for name in one.get("pending") or ()}
+    unknown = set() if folder is None else unknown_updates(shared, pending, folder)
     for one in found["databases"]:
         one["least"] = None if folder is None else least(folder, one["engine"])
-        one["unknown_updates"] = []
-        if pending and folder is not None:
-            one["unknown_updates"] = [
-                name for name in shared.unknown_updates(pending, folder) if name in (one.get("pending") or ())
-            ]
+        one["unknown_updates"] = sorted(unknown & set(one.get("pending") or ()))
     if "psycopg2" in engines:
         found["old"] = before(request["old"], set())
     return found
