@@ -111,7 +111,7 @@ def _of(seen: Seen, kind: str, *names: str) -> dict[str, list[str]]:
         "service.failed",
         "service.loop",
         "service.starting",
-        "answers.*",
+        "answers.[!m]*",
         "words.port_in_use",
         "words.cannot_bind",
     ),

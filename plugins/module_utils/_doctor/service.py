@@ -694,11 +694,12 @@ def _pid_file_differs(seen: Seen) -> Iterator[Clue]:
 )
 def _several(seen: Seen) -> Iterator[Clue]:
     """Several processes of Synapse serve the same configuration."""
-    running = seen.service.running if seen.service is not None else ()
-    groups = {one.pid for one in running}
-    if len(groups) > 1:
+    service = seen.service
+    running = service.running if service is not None else ()
+    watched = service.seen if service is not None and service.seen is not None and service.seen.found else None
+    if len(running) > 1 and (watched is None or watched.up):
         listed = ", ".join(f"{one.pid} ({one.unit or 'no unit'})" for one in running)
-        yield Clue(f"{len(groups)} processes of Synapse serve this configuration at once.", f"processes {listed}")
+        yield Clue(f"{len(running)} processes of Synapse serve this configuration at once.", f"processes {listed}")
 
 
 @RULES.rule(
@@ -708,12 +709,12 @@ def _several(seen: Seen) -> Iterator[Clue]:
     "database and the pid file, so that the unit cannot start its own.",
     remedy="Stop it by its id (kill PID, not pkill), wait until it is gone, then systemctl start UNIT.",
     stops=True,
-    explains=(*_EVERYTHING, "answers.*", "words.*"),
+    explains=(*_EVERYTHING, *_SILENCE, "answers.port_taken", "answers.old_version", "words.*"),
 )
 def _stray(seen: Seen) -> Iterator[Clue]:
     """Synapse runs beside its unit, which cannot start because of it."""
     service = seen.service
-    if service is None or service.seen is None or service.seen.up or len(service.running) != 1:
+    if service is None or service.seen is None or service.seen.up:
         return
     for one in service.strays:
         yield Clue(

@@ -432,6 +432,12 @@ CASES: list[tuple[str, manager.UnitSeen, dict[str, t.Any], tuple[str, str, bool]
         ("service.stray", "", False),
     ),
     (
+        "one beside the unit, whose own tries again",
+        unit(ActiveState="activating", SubState="start", MainPID="400"),
+        {"running": (Running(300, unit="session-1.scope"), Running(400, unit="matrix-synapse.service"))},
+        ("service.stray", "", False),
+    ),
+    (
         "two at once",
         unit(),
         {"running": (Running(107, unit="matrix-synapse.service"), Running(300, unit="session-1.scope"))},
