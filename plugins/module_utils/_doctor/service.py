@@ -170,7 +170,8 @@ def _unit_missing(seen: Seen) -> Iterator[Clue]:
     "unwatched",
     severity="warning",
     cause="It was started by hand, by synctl or by a script: nothing starts it again after a crash or a reboot.",
-    remedy="Let a unit start it: ansible-playbook matrix_fleet.synapse.deploy, or write one; stop this process by its id "
+    remedy="Let a unit start it: ansible-playbook matrix_fleet.synapse.deploy, or write one; stop this process by its "
+    "id "
     "first (kill PID).",
 )
 def _unwatched(seen: Seen) -> Iterator[Clue]:
