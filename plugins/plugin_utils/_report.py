@@ -144,8 +144,8 @@ def days_words(days: float | None) -> str:
 def failure_of(answer: Mapping[str, t.Any], fail_on: str = "error") -> str:
     """Return why a host fails the playbook C(status), in one sentence; empty where it does not.
 
-    What could not be asked fails with everything but ``never``. A server that does not serve although no reason was
-    found fails like a critical finding.
+    What could not be asked fails with everything but ``never``. A server that does not answer as it should fails like a
+    critical finding, whatever the reason is called.
     """
     if fail_on not in FAIL_ON:
         return f"synapse_status_fail_on is {fail_on!r}: allowed are {', '.join(FAIL_ON)}."
@@ -156,9 +156,10 @@ def failure_of(answer: Mapping[str, t.Any], fail_on: str = "error") -> str:
         told = "Out of reach" if state == "unreachable" else "Could not be asked"
         return str(harmless(f"{told}: {str(answer.get('msg') or 'no reason was given').strip()}"))
     counts = answer.get("counts") or {}
-    unexplained = state == "not_healthy" and not counts.get("critical") and not counts.get("error")
+    checks = answer.get("checks") or []
+    serves = state == "healthy" or (bool(checks) and all(check.get("ok") for check in checks))
     fails = {
-        "critical": bool(counts.get("critical")) or unexplained,
+        "critical": bool(counts.get("critical")) or not serves,
         "error": state == "not_healthy",
         "warning": state == "not_healthy" or bool(counts.get("warning")),
     }

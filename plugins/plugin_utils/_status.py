@@ -181,8 +181,8 @@ def _told(finding: Mapping[str, t.Any], earlier: dict[tuple[str, ...], str], hos
         for label, text in (("cause", finding["cause"]), ("remedy", finding["remedy"]), ("repair", _repair(finding))):
             if text:
                 yield from _wrapped(text, f"    {label:<6}  ", room)
-    else:
-        yield from _wrapped(f"as on {earlier[same]}", "    remedy  ", room)
+    elif finding["remedy"] or finding["cause"]:
+        yield from _wrapped(f"as on {earlier[same]}", "    remedy  " if finding["remedy"] else "    cause   ", room)
     if finding["follows"]:
         yield from _wrapped(", ".join(finding["follows"]), "    hence   ", room)
 

@@ -31,6 +31,7 @@ VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 ERROR = finding("a.b", "error", "Wrong.")
 WARNING = finding("a.c", "warning", "Soon wrong.")
 CRITICAL = finding("a.d", "critical", "Gone.")
+SERVES = answer("a")["checks"]
 
 
 def complaints(report: t.Any) -> list[str]:
@@ -122,7 +123,10 @@ def test_what_cannot_be_written_or_seen_is_spelt_out(text: t.Any) -> None:
     [
         (answer("a"), ()),
         (answer("a", WARNING), ("warning",)),
-        (answer("a", ERROR), ("error", "warning")),
+        (answer("a", ERROR, checks=SERVES), ("error", "warning")),
+        # It was stopped: that may be an error, but nobody is served.
+        (answer("a", ERROR), ("critical", "error", "warning")),
+        (answer("a", ERROR, checks=[]), ("critical", "error", "warning")),
         (answer("a", CRITICAL, ERROR), ("critical", "error", "warning")),
         # Nothing explains why it does not serve: that is as bad as it gets.
         (answer("a", healthy=False), ("critical", "error", "warning")),
