@@ -361,7 +361,7 @@ def _server_name_changed(seen: Seen) -> Iterable[Clue]:
     has = settings.server_name if settings is not None else None
     if settings is None or has is None or wanted is None or has == wanted:
         return
-    managed = settings.managed
+    managed = _managed(seen, settings.files[0].path if settings.files else None)
     by_hand = f"Write server_name: {wanted}, and restart."
     yield Clue(
         f"The configuration names the server {has}, and it is meant to be {wanted}.",
@@ -447,11 +447,10 @@ _ROLE_SECRETS = _RENEWABLE | {"macaroon_secret_key_path"}
 
 
 def _secrets(seen: Seen, name: str) -> Iterator[Clue]:
-    managed = seen.settings is not None and seen.settings.managed
     problems = [problem for problem in problems_of(seen) if problem.kind == name]
     for problem, clue in zip(problems, _told(seen, name)):
         remedy = f"{problem.suggestion or ''} {_REMEDIES[name]}".strip()
-        ours = managed and problem.path in _ROLE_SECRETS
+        ours = problem.path in _ROLE_SECRETS and _managed(seen, problem.file)
         if ours and problem.path in _RENEWABLE:
             remedy = f"{_WRITE_ANEW} makes a new one; or: {remedy}"
         elif problem.path.startswith("macaroon_secret_key"):
@@ -577,8 +576,7 @@ def _missing_package(seen: Seen) -> Iterable[Clue]:
     stops=True,
 )
 def _trusted_key_servers(seen: Seen) -> Iterable[Clue]:
-    """Synapse refuses trusted_key_servers together with how certificates are verified "
-    "(federation_verify_certificates)."""
+    """Synapse refuses trusted_key_servers, or how they are verified (federation_verify_certificates)."""
     for clue in _told(seen, "trusted_key_servers", mendable=True):
         advice = f"{clue.remedy or ''} {_REMEDIES['trusted_key_servers']}".strip()
         yield replace(clue, remedy=advice)

@@ -91,15 +91,13 @@ def copies(folder: str) -> dict[str, str | None]:
 
 
 def _written(context: Context, remembered: dict[str, str | None]) -> tuple[str, ...]:
-    """Return the files that the collection wrote: they say so, or nothing is there to say it and it is remembered."""
+    """Return the files that the collection wrote: they say so, or its transactions remember it."""
     settings = context.settings
     files = settings.files if settings is not None else ()
-    written = [file.path for file in files if file.managed or (not file.size and file.path in remembered)]
+    written = [file.path for file in files if file.managed or file.path in remembered]
     log = settings.text("log_config") if settings is not None else None
-    if log is not None:
-        text = _text(log) or b""
-        if text.startswith(_MANAGED) or (not text.strip() and log in remembered):
-            written.append(log)
+    if log is not None and (log in remembered or (_text(log) or b"").startswith(_MANAGED)):
+        written.append(log)
     return tuple(written)
 
 
