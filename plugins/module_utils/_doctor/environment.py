@@ -7,7 +7,7 @@ from __future__ import annotations
 import posixpath
 import re
 import typing as t
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._doctor.finding import Clue, Rulebook
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._doctor.requirements import SYNAPSE, allows
@@ -195,7 +195,7 @@ def _mended(found: Environment, clue: Clue) -> Clue:
         )
     else:
         return clue
-    return Clue(clue.summary, clue.evidence, clue.severity, clue.cause, remedy, "", False)
+    return replace(clue, remedy=remedy, repair="", safe=False)
 
 
 @RULES.rule(
@@ -329,15 +329,18 @@ def _unreadable(seen: Seen) -> Iterable[Clue]:
         return
     what = [found.barrier] if found.barrier else list(found.unreadable)
     who = f"the service's user {found.user}" if found.user else "this user"
-    inside = all(f"{one}/".startswith(f"{found.target or found.path}/") for one in what)
+    here = f"{found.target or found.path}/"
     clue = Clue(
         f"The virtual environment (venv) is not readable by {who}: permission denied, though it works as root.",
         f"{who} cannot read or enter {_some(what)}",
-        remedy=f"chmod -R a+rX {what[0]}" if inside else f"chmod a+x {what[0]}",
+        remedy=f"chmod -R a+rX {what[0]}",
     )
-    if not inside:
+    if here.startswith(f"{what[0]}/") and here != f"{what[0]}/":
         # A new environment would lie behind the same closed door.
-        clue = Clue(clue.summary, clue.evidence, remedy=clue.remedy, repair="permissions")
+        clue = replace(clue, remedy=f"chmod a+x {what[0]}", repair="permissions")
+    elif not f"{what[0]}/".startswith(here):
+        evidence = f"{clue.evidence}, where the interpreter of the venv is"
+        clue = replace(clue, evidence=evidence, remedy=f"Use an interpreter that everybody can read. {_REINSTALL}")
     yield _mended(found, clue)
 
 
@@ -787,7 +790,7 @@ def _extra_missing(seen: Seen) -> Iterable[Clue]:
     ),
     remedy="Add the package to synapse_extra_packages in the inventory and deploy; do not take the module out.",
     stops=True,
-    explains=("environment.changed", *_FOLLOWS, "configuration.module*"),
+    explains=("environment.changed", *_FOLLOWS),
 )
 def _module_missing(seen: Seen) -> Iterable[Clue]:
     """The configuration loads a module that is not installed."""

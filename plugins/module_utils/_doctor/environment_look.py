@@ -50,6 +50,16 @@ _SYNAPSE = requirements.SYNAPSE
 # Debian's packages of Synapse, by the folder of the environment: the project's own, and the distribution's.
 _DEBIAN = {"/opt/venvs/matrix-synapse": "matrix-synapse-py3", "/usr": "matrix-synapse"}
 _TEXT = (".py", ".pyi", ".txt", ".md", ".rst", ".html", ".j2", ".json", ".sql", "METADATA", "WHEEL", "INSTALLER")
+_ANSWER: Mapping[str, type] = {
+    "version": str,
+    "prefix": str,
+    "absent": dict,
+    "failed": dict,
+    "versions": dict,
+    "unreadable": list,
+    "uncompilable": dict,
+    "importers": dict,
+}
 _ENTRIES = 500  # so many names of a folder are looked at
 
 
@@ -185,7 +195,8 @@ def _metadata_of(path: str) -> str:
 
 
 def _ask(context: Context, request: Mapping[str, object]) -> dict[str, t.Any]:
-    return ask_python(
+    """Ask the environment's interpreter. Raises ``SynapseError``, also where what comes back is no answer."""
+    answer = ask_python(
         context.run,
         context.request.python,
         inspect.getsource(probe),
@@ -194,6 +205,10 @@ def _ask(context: Context, request: Mapping[str, object]) -> dict[str, t.Any]:
         account=context.account(),
         timeout=context.left(15.0),
     )
+    for name, kind in _ANSWER.items():
+        if not isinstance(answer.get(name), kind):
+            raise SynapseError(f"{context.request.python} answered the probe with something else")
+    return answer
 
 
 def _why(error: SynapseError) -> str:

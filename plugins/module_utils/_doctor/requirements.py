@@ -21,8 +21,8 @@ __all__ = ["SYNAPSE", "Lack", "Wish", "allows", "extras_of", "lacks", "markers_o
 
 SYNAPSE = "matrix-synapse"
 _LINE = re.compile(
-    r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[(?P<extras>[^\]]*)\])?\s*(?:\(?(?P<versions>[^;()@]*)\)?)\s*"
-    r"(?P<address>@[^;]*)?(?:;(?P<marker>.*))?"
+    r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[(?P<extras>[^\]]*)\])?\s*"
+    r"(?:\(?(?P<versions>[\w\s.,<>=!~*+-]*)\)?)\s*(?P<address>@[^;]*)?(?:;(?P<marker>.*))?"
 )
 _CLAUSE = re.compile(r"(===|==|!=|<=|>=|~=|<|>)\s*([A-Za-z0-9.*+!_-]+)")
 _EXTRA = re.compile(r"extra\s*==\s*(?:'([^']*)'|\"([^\"]*)\")")
