@@ -21,6 +21,7 @@ __all__ = [
     "Process",
     "Verdict",
     "command",
+    "configs_of",
     "is_ours",
     "judge",
     "listening",
@@ -102,7 +103,8 @@ def command(
     return [python, "-I", "-m", app, *configs, *(["--daemonize"] if daemonize else []), *args]
 
 
-def _configs(argv: t.Sequence[str]) -> list[str]:
+def configs_of(argv: t.Sequence[str]) -> list[str]:
+    """Return the configurations that a command line of Synapse names."""
     found = []
     for index, word in enumerate(argv):
         if word in _FLAGS and index + 1 < len(argv):
@@ -136,7 +138,7 @@ def is_ours(argv: t.Sequence[str], app: str, config_paths: t.Sequence[str], *, n
     if not _runs(argv, app):
         return False
     wanted = [os.path.normpath(path) for path in config_paths]
-    found = [os.path.normpath(path) for path in _configs(argv)]
+    found = [os.path.normpath(path) for path in configs_of(argv)]
     if found == wanted:
         return True
     relative = any(not os.path.isabs(path) for path in found)

@@ -160,14 +160,22 @@ def _running(process: _daemon.Process) -> Running:
     )
 
 
+def _serves(process: _daemon.Process, configs: Sequence[str]) -> bool:
+    """Whether a process is a main one that reads any of these files; a relative name is one in its own folder."""
+    named = _daemon.configs_of(process.argv)
+    if _CHECKS & set(process.argv) or not named or not _daemon.is_ours(process.argv, _APP, named, named=False):
+        return False
+    try:
+        folder = os.readlink(f"/proc/{process.pid}/cwd")
+    except OSError:
+        folder = "/"
+    return not {os.path.normpath(os.path.join(folder, one)) for one in named}.isdisjoint(map(os.path.normpath, configs))
+
+
 def _processes_of(configs: Sequence[str]) -> tuple[Running, ...]:
     """Return the main processes that serve this configuration."""
     try:
-        found = [
-            _running(process)
-            for process in _processes.processes()
-            if not _CHECKS & set(process.argv) and _daemon.is_ours(process.argv, _APP, configs, named=True)
-        ]
+        found = [_running(process) for process in _processes.processes() if _serves(process, configs)]
     except OSError:  # no /proc
         return ()
     return tuple(sorted(found, key=lambda one: one.pid))

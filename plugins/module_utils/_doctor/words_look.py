@@ -26,6 +26,7 @@ __all__ = ["access_address", "entries_of_journal", "entries_of_log", "log_paths"
 _TAIL = 512 * 1024  # bytes of a log that are searched
 _SHORT = 16 * 1024  # a log shorter than this was rotated lately: the one before it is read too
 _LINES = "1200"
+_WIDTH = 4000  # characters of a line; what decides stands at its beginning
 _DEFAULTS = ("/var/log/synapse/homeserver.log", "/var/log/matrix-synapse/homeserver.log")
 _ENTRY = re.compile(r"^(\d{9,11}\.\d+) \S+ (.*?)(?:\[\d+\])?: (.*)$")
 _STAMP = re.compile(r"^(\d{4})-(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)")
@@ -47,10 +48,10 @@ def entries_of_journal(text: str) -> list[Entry]:
     for line in text.splitlines():
         match = _ENTRY.match(line)
         if match is not None:
-            found.append(Entry(match.group(3), float(match.group(1))))
+            found.append(Entry(match.group(3)[:_WIDTH], float(match.group(1))))
         elif found:
             # The further lines of one message are indented.
-            found.append(Entry(line.strip(), found[-1].time))
+            found.append(Entry(line.strip()[:_WIDTH], found[-1].time))
     return found
 
 
@@ -66,7 +67,7 @@ def entries_of_log(text: str, end: float | None = None) -> list[Entry]:
                 now = time.mktime((year, month, day, hour, minute, second, 0, 0, -1))
             except (OverflowError, ValueError):
                 now = end
-        found.append(Entry(line, now if now is not None else end))
+        found.append(Entry(line[:_WIDTH], now if now is not None else end))
     return found
 
 

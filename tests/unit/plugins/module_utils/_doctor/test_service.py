@@ -7,7 +7,10 @@ from __future__ import annotations
 import os
 import pathlib
 import stat
+import subprocess
+import sys
 import tempfile
+import time
 import typing as t
 from dataclasses import replace
 
@@ -617,3 +620,19 @@ def test_conditions_that_do_not_hold_are_named(tmp_path: t.Any) -> None:
     text = f"[Unit]\nAssertPathExists={tmp_path}/a\nConditionPathExists=!{tmp_path}\nAssertPathIsDirectory={tmp_path}\n"
     one = replace(unit(), options=manager.options_of("f", text))
     assert [option.key for option in service_look._unmet(one)] == ["AssertPathExists", "ConditionPathExists"]
+
+
+def test_a_process_is_known_by_its_configuration_also_where_that_is_named_in_its_own_folder(tmp_path: t.Any) -> None:
+    config = tmp_path / "homeserver.yaml"
+    command = [sys.executable, "-c", "import time; time.sleep(60)", "-m", "synapse.app.homeserver", "-c"]
+    with subprocess.Popen([*command, "homeserver.yaml"], cwd=tmp_path) as one:
+        try:
+            (running,) = service_look._processes_of([str(config)])
+            assert service_look._processes_of([str(tmp_path / "other" / "homeserver.yaml")]) == ()
+        finally:
+            one.kill()
+    assert (running.pid, running.uid) == (one.pid, os.geteuid())
+    assert running.started is not None
+    assert abs(running.started - time.time()) < 60
+    assert running.open_files
+    assert running.files_limit
