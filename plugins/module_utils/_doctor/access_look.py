@@ -129,14 +129,21 @@ def who_of(context: Context) -> Who | None:
     return Who(entry.pw_name, entry.pw_uid, entry.pw_gid, groups, _group(entry.pw_gid) or str(entry.pw_gid))
 
 
-def working_folder(context: Context) -> str:
-    """Return the folder that relative paths in the configuration start from."""
+def _known_folder(context: Context) -> str | None:
+    """Return the folder that the service works in, ``None`` where nothing tells."""
     service = context.service
     for one in service.running if service is not None else ():
         with contextlib.suppress(OSError):
             return os.readlink(f"/proc/{one.pid}/cwd")
-    unit = service.seen if service is not None else None
-    return unit.directory if unit is not None and unit.directory.startswith("/") else "/"
+    unit = service.main if service is not None else None
+    if unit is None:
+        return None
+    return unit.directory if unit.directory.startswith("/") else "/"
+
+
+def working_folder(context: Context) -> str:
+    """Return the folder that relative paths in the configuration start from."""
+    return _known_folder(context) or "/"
 
 
 def whole(context: Context, path: str) -> str:
@@ -173,6 +180,8 @@ class _Gathering:
     def add(self, purpose: str, path: object, needs: int, option: str = "") -> Item | None:
         """Add one path; what is no path is left out."""
         if not isinstance(path, str) or not path or "\0" in path:
+            return None
+        if not path.startswith("/") and _known_folder(self.context) is None:
             return None
         path = whole(self.context, path)
         nodes, missing = nodes_of(path)

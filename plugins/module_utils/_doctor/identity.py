@@ -517,7 +517,7 @@ def _key_exposed(seen: Seen) -> Iterable[Clue]:
 def _key_replaced(seen: Seen) -> Iterable[Clue]:
     """The signing key is not the one that signed this server's events."""
     found = seen.identity
-    if found is None or found.errors or found.objection is None or _foreign_record(seen):
+    if found is None or found.errors or found.objection is None or _foreign_record(seen) or _rotated(seen):
         return
     proven = found.way.action == "restore"
     mismatch = " (signature mismatch)" if "signatures are another" in found.objection else ""
@@ -530,6 +530,32 @@ def _key_replaced(seen: Seen) -> Iterable[Clue]:
         repair="" if found.kind == "inline" else None,
         safe=proven,
     )
+
+
+def _rotated(seen: Seen) -> bool:
+    """Whether the earlier key is published as an old one: somebody meant to replace it."""
+    found, settings = seen.identity, seen.settings
+    old = settings.get("old_signing_keys") if settings is not None else None
+    if found is None or not isinstance(old, dict):
+        return False
+    return bool(found.signed_by) and found.signed_by in old and found.signed_by not in found.key_ids
+
+
+@RULES.rule(
+    "key_rotated",
+    severity="info",
+    cause="Somebody put a new key in the place of the earlier one, and that one into old_signing_keys, as is right.",
+    remedy="Nothing. Where the collection deploys this server: synapse_new_identity=true, once, accepts the new key.",
+)
+def _key_rotated(seen: Seen) -> Iterable[Clue]:
+    """The signing key was replaced by hand, and the earlier one is published as an old one."""
+    found = seen.identity
+    if found is not None and not found.errors and found.objection is not None and _rotated(seen):
+        yield Clue(
+            f"The signing key was rotated by hand: {_place(found)} holds {', '.join(found.key_ids)}, and "
+            f"old_signing_keys has {found.signed_by}.",
+            found.objection,
+        )
 
 
 def _foreign_record(seen: Seen) -> bool:

@@ -418,6 +418,11 @@ def test_nonsense_in_the_configuration_is_passed_over(tmp_path: pathlib.Path, va
     diagnose(Seen(Request(), access=seen), RULES.rules)
 
 
+def test_a_relative_path_is_not_judged_where_nobody_knows_what_it_is_relative_to(tmp_path: pathlib.Path) -> None:
+    seen = access_look.look(context(tmp_path, {"media_store_path": "media", "log_config": "log.yaml"}))
+    assert not list(seen.of("media", "log_config"))
+
+
 def test_the_look_writes_nothing(tmp_path: pathlib.Path) -> None:
     given = context(tmp_path, {"media_store_path": str(tmp_path / "media"), "server_name": "x"})
     before = sorted(os.listdir(tmp_path))

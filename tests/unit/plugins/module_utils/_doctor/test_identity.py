@@ -392,6 +392,18 @@ def test_a_rotated_key_is_none_that_was_replaced(host: Host) -> None:
     assert host.findings() == []
 
 
+@pytest.mark.parametrize("with_record", [False, True])
+def test_a_key_that_somebody_meant_to_replace_is_only_remarked_upon(host: Host, with_record: bool) -> None:
+    host.live("ed25519:a_one")
+    if with_record:
+        host.remember(("a_one", 1))
+    host.key.write_text(OTHER)
+    host.config["old_signing_keys"] = {"ed25519:a_one": {"key": half(), "expired_ts": 1700000000000}}
+    assert (host.one().id, host.one().severity) == ("identity.key_rotated", "info")
+    host.key.write_text(line("a_one", 2))
+    assert with_record is (host.findings() != [])  # the signatures here cannot be verified
+
+
 def test_the_record_of_another_server_is_told_once(host: Host) -> None:
     host.remember(("a_one", 1), server="other.example")
     host.key.write_text(KEY)
