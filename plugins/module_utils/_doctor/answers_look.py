@@ -156,7 +156,8 @@ def _pid_file(context: Context, settings: Settings) -> PidFile | None:
     unit = service.main if service is not None else None
     flags = {word for command in unit.commands for word in command.argv} if unit is not None else set()
     path = settings.text("pid_file")
-    if path is None or not (settings.get("daemonize") is True or flags & {"-D", "--daemonize"}):
+    alone = unit is None and context.request.pid_file is not None  # what starts it then has it daemonize
+    if path is None or not (settings.get("daemonize") is True or flags & {"-D", "--daemonize"} or alone):
         return None
     if not path.startswith("/"):
         return PidFile(path, "")

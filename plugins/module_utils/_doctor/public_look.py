@@ -428,9 +428,13 @@ def _federates(context: Context, settings: Settings) -> bool:
 
 
 def _wanted(context: Context, settings: Settings) -> bool:
+    """Whether anybody is to be asked: where that was said, or where the configuration has an address for everybody."""
     if context.request.public is not None:
         return context.request.public
-    return settings.text("public_baseurl") is not None
+    place = _place_of(settings.text("public_baseurl") or "")
+    if place is None or place.host == "localhost":
+        return False
+    return not _is_address(place.host) or ipaddress.ip_address(place.host).is_global
 
 
 def _discover(context: Context, settings: Settings, work: _Work) -> tuple[Place | None, tuple[Reply, ...]]:

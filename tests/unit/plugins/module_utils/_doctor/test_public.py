@@ -323,8 +323,11 @@ def test_the_file_of_a_tls_listener_is_read_without_asking_anybody(tmp_path: pat
     assert fault(tmp_path / "cut.pem", secret) == ["unreadable"]
 
 
-def test_without_being_asked_nothing_is_asked_where_there_is_no_public_address() -> None:
-    assert look(1, None, None, public_baseurl=None) == Public()
+@pytest.mark.parametrize(
+    "base", [None, "http://127.0.0.1:8008/", "https://localhost:1/", "https://10.0.0.1/", "x", "//"]
+)
+def test_without_being_asked_nothing_is_asked_where_there_is_no_public_address(base: str | None) -> None:
+    assert look(1, None, None, public_baseurl=base) == Public()
 
 
 def test_a_name_that_is_garbage_holds_nobody_up() -> None:
