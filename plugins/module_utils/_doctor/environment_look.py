@@ -219,7 +219,11 @@ def _why(error: SynapseError) -> str:
 
 def _stands_still(context: Context) -> bool:
     """Whether the service is known not to run: then there is a reason, and time, to import all of Synapse."""
-    return context.service is not None and not context.service.running
+    service = context.service
+    if service is None:
+        return False
+    # One that is started again and again runs at times.
+    return not service.running or (service.main is not None and not service.main.up)
 
 
 def _importers(found: Mapping[str, bool], tree: _venv_tree.Tree) -> dict[str, bool]:
