@@ -14,7 +14,7 @@ if t.TYPE_CHECKING:
 
     from ansible_collections.matrix_fleet.synapse.plugins.module_utils._doctor.seen import Seen
 
-__all__ = ["RULES", "Answers", "Holder", "PidFile", "same_keys"]
+__all__ = ["RULES", "Answers", "Holder", "same_keys"]
 
 RULES = Rulebook("answers")
 
@@ -33,14 +33,6 @@ class Holder:
 
 
 @dataclass(frozen=True)
-class PidFile:
-    """The pid file of a server that puts itself into the background, and why it cannot be written."""
-
-    path: str
-    problem: str = ""
-
-
-@dataclass(frozen=True)
 class Answers:
     """What was seen. ``checks`` are those of the module synapse_health, ``healthy`` whether all of them passed.
 
@@ -54,7 +46,6 @@ class Answers:
     version: str | None = None
     installed: str | None = None
     holders: tuple[Holder, ...] = ()
-    pid_file: PidFile | None = None
 
     def failing(self, *names: str) -> Iterator[tuple[str, str, str]]:
         """Return name, target and detail of the checks that failed."""
@@ -111,7 +102,7 @@ def _of(seen: Seen, kind: str, *names: str) -> dict[str, list[str]]:
         "service.failed",
         "service.loop",
         "service.starting",
-        "answers.[!m]*",
+        "answers.*",
         "words.port_in_use",
         "words.cannot_bind",
     ),
@@ -243,29 +234,6 @@ def _key(seen: Seen) -> Iterator[Clue]:
         for target, details in _of(seen, kind, "key").items():
             yield Clue(
                 "What the server publishes about its signing key is not right.", f"{target} {'; '.join(details)}"
-            )
-
-
-@RULES.rule(
-    "metrics",
-    severity="warning",
-    cause="Without enable_metrics: true Synapse opens no metrics listener, and serves no /_synapse/metrics.",
-    remedy="enable_metrics: true in the configuration, then restart; or remove the listener (resource).",
-    repair="config",
-    explains=("answers.refused", "answers.unhealthy", "words.metrics_off"),
-)
-def _metrics(seen: Seen) -> Iterator[Clue]:
-    """A metrics listener is configured, and enable_metrics is not."""
-    settings = seen.settings
-    if settings is None or settings.get("enable_metrics"):
-        return
-    for listener in settings.mappings("listeners"):
-        if listener.get("type") == "metrics":
-            yield Clue(
-                "A metrics listener is configured, and enable_metrics is not true: nothing listens there.",
-                f"listeners: port {listener.get('port')}, type: metrics; enable_metrics: "
-                f"{str(settings.get('enable_metrics')).lower()}",
-                safe=settings.managed,
             )
 
 

@@ -10,14 +10,12 @@ import time
 import typing as t
 
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import (
-    _files,
     _health,
     _health_observe,
     _listeners,
     _processes,
 )
-from ansible_collections.matrix_fleet.synapse.plugins.module_utils._doctor.answers import Answers, Holder, PidFile
-from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import SynapseError
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._doctor.answers import Answers, Holder
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -150,37 +148,6 @@ def _belongs(context: Context) -> t.Callable[[int], bool]:
     return ours
 
 
-def _pid_file(context: Context, settings: Settings) -> PidFile | None:
-    """Look whether a server that daemonizes can write its pid file."""
-    service = context.service
-    unit = service.main if service is not None else None
-    flags = {word for command in unit.commands for word in command.argv} if unit is not None else set()
-    path = settings.text("pid_file")
-    alone = unit is None and context.request.pid_file is not None  # what starts it then has it daemonize
-    if path is None or not (settings.get("daemonize") is True or flags & {"-D", "--daemonize"} or alone):
-        return None
-    if not path.startswith("/"):
-        return PidFile(path, "")
-    if service is not None and service.running:
-        return PidFile(path, "")
-    folder = os.path.dirname(path)
-    if not os.path.isdir(folder):
-        return PidFile(path, f"the folder {folder} does not exist")
-    try:
-        account = _files.account_of(context.user) if context.user is not None else None
-    except SynapseError:
-        return PidFile(path, "")
-    if account is None:
-        return PidFile(path, "")
-    target = path if os.path.exists(path) else folder
-    status = os.stat(target)
-    bits = 6 if status.st_uid == account.uid else 3 if status.st_gid in (account.gid, *account.groups) else 0
-    wanted = 2 if target == path else 3
-    if status.st_mode >> bits & wanted != wanted:
-        return PidFile(path, f"the service's user may not write to {target}")
-    return PidFile(path, "")
-
-
 def _process(context: Context) -> _health.Check | None:
     """Judge unit or pid file as synapse_health does."""
     service = context.service
@@ -218,5 +185,4 @@ def look(context: Context) -> Answers:
         version=outcome.version,
         installed=installed,
         holders=holders_of(listeners_of(settings), _belongs(context)),
-        pid_file=_pid_file(context, settings),
     )

@@ -132,7 +132,7 @@ def _where(certificate: Certificate) -> str:
     remedy="certbot renew (or what renews here), then reload who serves it: systemctl reload nginx; of Synapse's own "
     "TLS "
     "listener: systemctl reload UNIT. Never federation_verify_certificates: false.",
-    explains=("public.unreachable", "public.baseurl", "public.certificate_expiring"),
+    explains=("public.unreachable", "public.baseurl", "public.certificate_expiring", "configuration.tls_expired"),
 )
 def _certificate_expired(seen: Seen) -> Iterator[Clue]:
     """A TLS certificate has expired."""
@@ -221,6 +221,7 @@ def _certificate_untrusted(seen: Seen) -> Iterator[Clue]:
     "be opened with it.",
     remedy="Compare: openssl x509 -noout -pubkey -in CERTIFICATE and openssl pkey -pubout -in KEY must print the same. "
     "Then systemctl restart UNIT.",
+    symptom=True,
     explains=("words.tls", "words.missing_file"),
 )
 def _certificate_file(seen: Seen) -> Iterator[Clue]:

@@ -450,10 +450,6 @@ def _data(seen: Seen) -> list[str]:
     found = [settings.text("media_store_path") if settings.get("enable_media_repo") is not False else None]
     if settings.engine == "sqlite3":
         found.append(settings.text("database", "args", "database"))
-    if settings.get("daemonize") is True and not (
-        seen.answers and seen.answers.pid_file and seen.answers.pid_file.problem
-    ):
-        found.append(settings.text("pid_file"))
     if seen.words is not None:
         found += seen.words.files
     return [os.path.normpath(path) for path in found if path and path.startswith("/")]
@@ -601,32 +597,6 @@ def _daemonizes(seen: Seen, unit: UnitSeen) -> str | None:
                 return f"ExecStart has {flag}"
     daemonize = seen.settings.get("daemonize") if seen.settings is not None else None
     return f"daemonize: {str(daemonize).lower()} in the configuration" if daemonize else None
-
-
-@RULES.rule(
-    "pid_file",
-    severity="critical",
-    cause="A server that puts itself into the background (daemonize) writes its pid_file first; where it cannot, it "
-    "ends "
-    "with status 1 and prints nothing, and only its log says 'Unable to create the pidfile'. A folder in /run is gone "
-    "after each reboot unless the unit has RuntimeDirectory=.",
-    remedy="Let pid_file name a folder that the service's user may write to (pid_file: "
-    "/var/lib/synapse/homeserver.pid), "
-    "or add RuntimeDirectory= to the unit; with a unit of Type=notify, remove daemonize and pid_file.",
-    stops=True,
-    explains=_EVERYTHING,
-)
-def _pid_file(seen: Seen) -> Iterator[Clue]:
-    """The pid_file of a server that daemonizes cannot be written."""
-    pid_file = seen.answers.pid_file if seen.answers is not None else None
-    if pid_file is None or not pid_file.problem:
-        return
-    managed = seen.settings is not None and seen.settings.managed
-    clue = Clue(
-        f"Synapse cannot write its pid_file {pid_file.path} (daemonize is on): {pid_file.problem}.",
-        f"pid_file: {pid_file.path}",
-    )
-    yield replace(clue, repair="config", safe=True) if managed else clue
 
 
 @RULES.rule(

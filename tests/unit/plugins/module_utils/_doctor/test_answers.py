@@ -106,12 +106,6 @@ def test_keys_are_compared_by_id_and_bytes() -> None:
     assert not same_keys({"a": "x"}, {})
 
 
-def test_a_metrics_listener_without_metrics() -> None:
-    listeners = [{"port": 9090, "type": "metrics", "bind_addresses": ["127.0.0.1"]}]
-    assert found(settings=Settings((), {"listeners": listeners})) == ["answers.metrics"]
-    assert found(settings=Settings((), {"listeners": listeners, "enable_metrics": True})) == []
-
-
 # The look
 
 
@@ -205,13 +199,3 @@ def test_without_settings_nothing_is_asked(tmp_path: t.Any) -> None:
     made = context(1, tmp_path)
     made.settings = None
     assert answers_look.look(made).checks == ()
-
-
-@pytest.mark.parametrize(("folder", "problem"), [("", ""), ("nope", "the folder")], ids=["writable", "missing"])
-def test_the_pid_file_of_a_daemon(tmp_path: t.Any, folder: str, problem: str) -> None:
-    made = context(1, tmp_path, daemonize=True, pid_file=str(tmp_path / folder / "hs.pid"))
-    made.service = Service()
-    pid_file = answers_look.look(made).pid_file
-    assert pid_file is not None
-    assert pid_file.problem.startswith(problem)
-    assert bool(pid_file.problem) == bool(problem)

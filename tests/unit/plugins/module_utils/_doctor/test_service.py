@@ -18,7 +18,6 @@ import pytest
 
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _health
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._doctor import diagnosis, manager, service_look
-from ansible_collections.matrix_fleet.synapse.plugins.module_utils._doctor.answers import Answers, PidFile
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._doctor.context import Context
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._doctor.messages import Match
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._doctor.seen import Request, Seen
@@ -488,15 +487,6 @@ CASES: list[tuple[str, manager.UnitSeen, dict[str, t.Any], tuple[str, str, bool]
         ),
         {},
         ("service.mints_key", "", False),
-    ),
-    (
-        "a pid file that cannot be written",
-        unit(Type="forking", **DOWN),
-        {
-            "config": {"daemonize": True, "pid_file": "/nonexist/x.pid"},
-            "answers": Answers(pid_file=PidFile("/nonexist/x.pid", "the folder /nonexist does not exist")),
-        },
-        ("service.pid_file", "config", True),
     ),
 ]
 
