@@ -1115,15 +1115,15 @@ def _setuptools(packages: Mapping[str, str]) -> str:
 @RULES.rule(
     "unanswered",
     severity="warning",
-    cause="The host is very busy, or the file system of the environment hangs.",
+    cause="The host is very busy or out of memory, a file system hangs, or the Python is older than the doctor knows.",
     remedy="Look again when the host has less to do.",
     symptom=True,
 )
 def _unanswered(seen: Seen) -> Iterable[Clue]:
-    """The environment's interpreter takes too long to answer."""
+    """The environment's interpreter gives no answer, although it starts."""
     found = seen.environment
     if found is not None and found.unanswered:
-        summary = "The Python of the venv took too long to answer, so that it was seen from the outside alone."
+        summary = "The Python of the venv gave no answer in time, so that it was seen from the outside alone."
         yield Clue(summary, found.unanswered)
 
 

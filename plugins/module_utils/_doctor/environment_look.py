@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import inspect
 import os
 import platform
 import pwd
 import re
+import signal
 import stat
 import typing as t
 from dataclasses import replace
@@ -319,10 +321,23 @@ def _request(context: Context, seen: Environment) -> dict[str, object]:
     }
 
 
+def _busy(error: SynapseError) -> bool:
+    """Whether it was the host that kept an interpreter from answering: too slow, or without memory or processes."""
+    said = str(error.details.get("stderr", ""))
+    scarce = any(os.strerror(number) in said for number in (errno.EAGAIN, errno.ENOMEM))
+    return scarce or error.details.get("rc") in {TIMED_OUT, -signal.SIGKILL}
+
+
+def _starts(context: Context) -> bool:
+    """Whether the interpreter works, and only cannot answer what it is asked."""
+    words = [context.request.python, "-I", "-c", "pass"]
+    return context.run(words, cwd="/", account=context.account(), timeout=context.left(5.0)).rc in {0, TIMED_OUT}
+
+
 def _silent(context: Context, seen: Environment, error: SynapseError) -> Environment:
     """Say why an interpreter does not answer, and whether the service's user is kept from it."""
-    if error.details.get("rc") == TIMED_OUT:  # a host that is busy is no broken interpreter
-        return replace(seen, unanswered=error.msg)
+    if _busy(error) or _starts(context):
+        return replace(seen, unanswered=_why(error))
     python, account = context.request.python, context.account()
     barrier = _barrier(os.path.realpath(python), account) or _barrier(python, account)
     closed: tuple[str, ...] = ()
@@ -458,8 +473,8 @@ def _of_system(context: Context, seen: Environment) -> Environment:
     try:
         answer = _ask(context, request)
     except SynapseError as error:
-        if error.details.get("rc") == TIMED_OUT:
-            return replace(seen, unanswered=error.msg)
+        if _busy(error) or _starts(context):
+            return replace(seen, unanswered=_why(error))
         return replace(seen, silence=_why(error))
     return replace(
         seen,

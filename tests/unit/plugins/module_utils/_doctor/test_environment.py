@@ -115,7 +115,7 @@ CASES: dict[str, tuple[dict[str, t.Any], Settings | None, list[tuple[str, str, s
     "an interpreter that is slow": (
         {"running": "", "unanswered": "did not answer within 15 s"},
         SQLITE,
-        [("unanswered", "too long", "", False)],
+        [("unanswered", "no answer", "", False)],
     ),
     "no pyvenv.cfg": (
         {"prefix": "/usr", "absent": {"synapse": "synapse"}},
@@ -651,12 +651,22 @@ def test_another_user(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.mark.parametrize("answer", ["", "[]", json.dumps({"version": 1}), "x" * 100])
-def test_whatever_an_interpreter_says(host: Host, answer: str) -> None:
+def test_whatever_an_interpreter_says_that_starts(host: Host, answer: str) -> None:
     host.proven()
-    found: t.Any = None
-    try:
-        found = host.look(run=lambda *_words, **_options: CommandResult(0, answer, ""))
-    except Exception as error:
-        pytest.fail(f"{type(error).__name__}")
-    assert found is not None
-    assert [one.id for one in said(found, SQLITE)] == ["environment.interpreter_broken"]
+    assert host.ids(run=lambda *_words, **_options: CommandResult(0, answer, "")) == ["unanswered"]
+
+
+@pytest.mark.parametrize(
+    ("rc", "stderr", "wanted"),
+    [
+        (127, "python: Exec format error", "interpreter_broken"),
+        (1, "Fatal Python error: init_fs_encoding", "interpreter_broken"),
+        (-11, "", "interpreter_broken"),
+        (-9, "", "unanswered"),
+        (127, "python: Cannot allocate memory", "unanswered"),
+        (127, "python: Resource temporarily unavailable", "unanswered"),
+    ],
+)
+def test_a_host_without_memory_is_not_a_broken_interpreter(host: Host, rc: int, stderr: str, wanted: str) -> None:
+    host.proven()
+    assert host.ids(run=lambda *_words, **_options: CommandResult(rc, "", stderr)) == [wanted]
