@@ -80,10 +80,11 @@ def _listeners(settings: Settings) -> Iterator[Listener]:
     for one in settings.mappings("listeners"):
         if one.get("type") != "http":
             continue
+        resources = one.get("resources")
         names: list[str] = []
-        for resource in one.get("resources") or ():
+        for resource in resources if isinstance(resources, list) else ():
             given = resource.get("names") if isinstance(resource, dict) else None
-            names += [given] if isinstance(given, str) else [str(name) for name in given or ()]
+            names += [str(name) for name in given] if isinstance(given, list) else [str(given)] * bool(given)
         port, path = one.get("port"), one.get("path")
         addresses = one.get("bind_addresses") or [one.get("bind_address") or "::"]
         addresses = addresses if isinstance(addresses, list) else [addresses]
