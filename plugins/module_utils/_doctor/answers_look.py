@@ -13,6 +13,7 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils import (
     _health,
     _health_observe,
     _listeners,
+    _logs,
     _processes,
 )
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._doctor.answers import Answers, Holder
@@ -114,7 +115,9 @@ def _owners(inodes: set[str]) -> dict[str, tuple[int, str]]:
             continue
         for inode in _processes.sockets(name) & inodes:
             command = _processes.text(f"/proc/{name}/cmdline").replace("\0", " ").strip()
-            found.setdefault(inode, (int(name), command[:120] or _processes.text(f"/proc/{name}/comm").strip()))
+            found.setdefault(
+                inode, (int(name), _logs.redact(command)[:120] or _processes.text(f"/proc/{name}/comm").strip())
+            )
     return found
 
 

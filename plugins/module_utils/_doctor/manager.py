@@ -226,7 +226,7 @@ class UnitSeen:
         option = self.origin(*keys)
         if option is None:
             return ""
-        return f" ({option.path} line {option.line}: {option.key}={_logs.redact(option.value)[:160]})"
+        return f" ({option.path} line {option.line}: {option.key}={option.value[:160]})"
 
     def ours(self, *keys: str) -> bool:
         """Whether a file that the collection writes is what sets these options."""
@@ -251,7 +251,7 @@ def _commands(lines: t.Iterable[str]) -> tuple[Command, ...]:
     for line in lines:
         for match in _COMMAND.finditer(line):
             ignored = match.group("ignore") == "yes" or "ignore-failure" in match.group("ignore")
-            argv = tuple(match.group("argv").split())
+            argv = tuple(_logs.redact(match.group("argv")).split())
             found.append(Command(match.group("path"), argv, ignored, match.group("code"), int(match.group("status"))))
     return tuple(found)
 
@@ -342,7 +342,7 @@ def options_of(path: str, text: str) -> tuple[Option, ...]:
             continue
         key, equals, value = pending.partition("=")
         if equals and key.strip() in _KEPT:
-            found.append(Option(key.strip(), value.strip(), path, began))
+            found.append(Option(key.strip(), _logs.redact(value.strip()), path, began))
         pending = ""
     return tuple(found)
 

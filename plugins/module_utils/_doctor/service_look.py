@@ -18,6 +18,7 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils import (
     _daemon,
     _files,
     _health_observe,
+    _logs,
     _processes,
     _service,
     _units,
@@ -149,7 +150,7 @@ def _running(process: _daemon.Process) -> Running:
         program = ""
     return Running(
         pid=pid,
-        argv=process.argv,
+        argv=tuple(_logs.redact(" ".join(process.argv)).split()),
         uid=int(uid.group(1)) if uid else None,
         started=_started(process.started),
         unit=_unit_of(pid),
