@@ -11,6 +11,7 @@ MAKEFLAGS += --no-print-directory
 SCENARIO ?= default
 KILLS ?= 60
 FAULTS ?= all
+MUTATIONS ?= 2000
 BIN := tests/bin
 ifdef PYTHON
 export PYTHON
@@ -95,6 +96,10 @@ test-kills: setup ## An upgrade killed at many random instants (KILLS=60), each 
 .PHONY: faults
 faults: setup ## Every fault of tests/faults, injected into a server of its own, named and repaired (FAULTS=K01,C1*)
 	@MATRIX_FLEET_FAULTS=$(FAULTS) $(BIN)/molecule.sh repair $(ARGS)
+
+.PHONY: fuzz
+fuzz: setup ## The doctor on files that were damaged at random (MUTATIONS=2000)
+	@MATRIX_FLEET_MUTATIONS=$(MUTATIONS) $(BIN)/integration.sh tests/integration/test_doctor_fuzz.py $(ARGS)
 
 .PHONY: images
 images: ## The Docker images that molecule's hosts are made from
