@@ -62,8 +62,8 @@ class Environment:
 
     ``version`` is known as far as it can be: where the environment is gone, it is what served last. ``kind`` says what
     lies at ``path``: ``nothing``, a ``file``, a link that is ``dangling``, a ``folder``, a ``link`` to one, a
-    ``release`` of the collection, or the ``system`` where there is no environment of its own. ``observed`` is what the
-    files show, ``proven`` that they are as they were when the release was proven.
+    ``release`` of the collection, the ``system`` where there is no environment of its own; or that it is ``hidden``
+    from us. ``observed`` is what the files show, ``proven`` that they are as they were when the release was proven.
 
     Seen by its own interpreter as the service's user: ``running`` (its version), or else ``silence`` (why it does not
     start) or ``unanswered`` (it took too long); ``absent`` modules, by what of each cannot be found; ``failed`` modules
@@ -111,7 +111,7 @@ class Environment:
     @property
     def stands(self) -> bool:
         """Whether there is something to look into."""
-        return self.kind not in {"nothing", "file", "dangling"}
+        return self.kind not in {"nothing", "file", "dangling", "hidden"}
 
     @property
     def minor(self) -> str:

@@ -67,8 +67,12 @@ _ENTRIES = 500  # so many names of a folder are looked at
 
 def _kind(path: str) -> tuple[str, str]:
     """Say what lies at a path, and where it leads."""
-    if not os.path.lexists(path):
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
         return "nothing", ""
+    except OSError as error:
+        return "hidden", str(error.strerror)
     target = os.path.realpath(path)
     if target in _SYSTEM:
         return "system", target
@@ -430,6 +434,8 @@ def look(context: Context) -> Environment:
         machine=platform.machine(),
         libc=_libc(),
     )
+    if kind == "hidden":
+        return replace(seen, target="", unanswered=f"{path}: {target}")
     if kind == "nothing":
         seen = replace(seen, beside=_beside(path))
     if not seen.stands:
@@ -444,9 +450,13 @@ def look(context: Context) -> Environment:
         unproven=_unproven(target, folder, release, untrusted),
         writable=_writable(target, context.account() if context.user is not None else None),
     )
+    bare = seen
     seen, tree = _from_outside(context, seen, release)
     if tree is None or tree.interpreter is not None or os.path.exists(context.request.python):
         seen = _from_inside(context, seen, tree)
+    if _another(context) and (seen.unreadable or seen.barrier or seen.silence):
+        # What this user cannot read says nothing about the service's.
+        return replace(bare, version=seen.version, unanswered=f"{os.geteuid()} is not the service's user")
     if tree is None and release is not None and not os.path.exists(context.request.python):
         tree = _venv_tree.inspect(target)
     if tree is None:
@@ -454,6 +464,16 @@ def look(context: Context) -> Environment:
     expected = release.manifest.packages if release is not None and release.manifest is not None else None
     observed = findings_of(tree, running=seen.running, expected=expected, version=seen.version or "")
     return replace(seen, observed=observed)
+
+
+def _another(context: Context) -> bool:
+    """Whether this process is neither root nor the service's user."""
+    if os.geteuid() == 0 or context.user is None:
+        return False
+    try:
+        return _files.account_of(context.user) is not None
+    except SynapseError:
+        return True
 
 
 def _unproven(target: str, folder: str, release: Release | None, untrusted: str) -> str:

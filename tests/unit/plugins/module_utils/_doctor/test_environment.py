@@ -650,6 +650,22 @@ def test_another_user(request: pytest.FixtureRequest) -> None:
     assert "writable" in host.ids(user="nobody")
 
 
+def test_what_another_user_than_the_service_cannot_read(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    packages = host.proven()
+    (packages / "signedjson" / "key.py").unlink()
+    monkeypatch.setattr(os, "geteuid", lambda: 54321)
+    refused = CommandResult(127, "", "python: Permission denied")
+    assert host.ids(user="root", run=lambda *_words, **_options: refused) == ["unanswered"]
+
+
+def test_what_is_hidden_is_not_missing(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str) -> t.NoReturn:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(environment_look.os, "lstat", refuse)
+    assert host.ids() == ["unanswered"]
+
+
 @pytest.mark.parametrize("answer", ["", "[]", json.dumps({"version": 1}), "x" * 100])
 def test_whatever_an_interpreter_says_that_starts(host: Host, answer: str) -> None:
     host.proven()
