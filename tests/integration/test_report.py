@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import typing as t
@@ -107,3 +108,68 @@ def test_only_who_is_not_healthy_fails(said: tuple[Path, subprocess.CompletedPro
         if line
     }
     assert recap == {"one": True, "two": False}
+
+
+# What an inventory may say, and what the doctor is told: the unit, the pid file, and the rest that differs.
+DAEMON = {"synapse_service_manager": "daemon"}
+WAYS: dict[str, tuple[dict[str, t.Any], dict[str, t.Any]]] = {
+    "nothing_said": ({}, {"unit": "matrix-synapse.service", "pid_file": "/var/lib/synapse/homeserver.pid"}),
+    "systemd": ({"synapse_service_manager": "systemd"}, {"unit": "matrix-synapse.service", "pid_file": None}),
+    "daemon": (DAEMON, {"unit": "", "pid_file": "/var/lib/synapse/homeserver.pid"}),
+    "seen_systemd": (
+        {"_synapse_host": {"service_manager": "systemd"}},
+        {"unit": "matrix-synapse.service", "pid_file": None},
+    ),
+    "seen_none": (
+        {"_synapse_host": {"service_manager": "none"}},
+        {"unit": "", "pid_file": "/var/lib/synapse/homeserver.pid"},
+    ),
+    "by_other_means": (
+        {
+            "synapse_venv_path": "/opt/venvs/matrix-synapse",
+            "synapse_config_path": "/etc/matrix-synapse",
+            "synapse_config_files": ["/etc/matrix-synapse/conf.d"],
+            "synapse_service_name": "homeserver",
+            "synapse_user": "matrix-synapse",
+        },
+        {
+            "config_path": ["/etc/matrix-synapse/homeserver.yaml", "/etc/matrix-synapse/conf.d"],
+            "python": "/opt/venvs/matrix-synapse/bin/python",
+            "unit": "homeserver.service",
+            "user": "matrix-synapse",
+            "server_name": None,
+            "public": None,
+        },
+    ),
+    "named": ({"synapse_server_name": "example.org"}, {"server_name": "example.org", "user": "synapse"}),
+    "unmanaged": ({"synapse_manage_user": False}, {"user": None}),
+    "public": ({"synapse_doctor_public": "always"}, {"public": True}),
+    "private": ({"synapse_doctor_public": "never", "synapse_public_url": "https://x"}, {"public": False}),
+}
+
+
+def test_the_doctor_is_told_what_the_inventory_says(tmp_path: Path) -> None:
+    shared = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, "synapse_doctor_timeout": 1}
+    hosts = {name: variables for name, (variables, _told) in WAYS.items()}
+    (tmp_path / "inventory.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts, "vars": shared}}), encoding="utf-8")
+    role = {"name": "matrix_fleet.synapse.synapse", "tasks_from": "doctor.yml"}
+    tasks = [{"name": "Examine", "ansible.builtin.import_role": role}]
+    play = [{"name": "Examine", "hosts": "all", "gather_facts": False, "tasks": tasks}]
+    (tmp_path / "play.yml").write_text(yaml.safe_dump(play, sort_keys=False), encoding="utf-8")
+    # At -vvv Ansible shows what each module was given.
+    ended = subprocess.run(
+        [BIN / "ansible-playbook", "-vvv", "-i", "inventory.yml", "play.yml"],
+        cwd=tmp_path,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=300,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    given = {}
+    for match in re.finditer(r"^ok: \[(\w+)\] => ", ended.stdout, re.MULTILINE):
+        result, _end = json.JSONDecoder().raw_decode(ended.stdout, match.end())
+        given[match[1]] = result["invocation"]["module_args"]
+    assert {name: {key: given[name][key] for key in told} for name, (_variables, told) in WAYS.items()} == {
+        name: told for name, (_variables, told) in WAYS.items()
+    }
