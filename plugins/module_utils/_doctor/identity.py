@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import os.path
 import shlex
 import typing as t
@@ -14,7 +16,7 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils._doctor impor
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._doctor.finding import Clue, Rulebook
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from ansible_collections.matrix_fleet.synapse.plugins.module_utils._doctor.seen import Seen
 
@@ -424,11 +426,15 @@ def _key_inline_invalid(seen: Seen) -> Iterable[Clue]:
     found = seen.identity
     if found is None or found.kind != "inline" or not found.errors:
         return
+    # The collection never writes the option: its own configuration, written anew, names the key file again.
+    managed = seen.settings is not None and seen.settings.managed
     yield Clue(
         f"The signing key given inline as signing_key in the configuration is not valid: {found.errors[0].message}.",
         f"signing_key: {found.errors[0].message}",
         remedy='signing_key: "ed25519 a_ABCD BASE64": put the whole line of the key file into quotes, or remove the '
         f"option and name the file in signing_key_path. Do not make a new one. {_NO_START}",
+        repair="config" if managed else "",
+        safe=managed,
     )
 
 
@@ -609,6 +615,59 @@ def _key_known_to_others(seen: Seen) -> Iterable[Clue]:
             f"{found.path or 'signing_key'} holds what this server published as its public key",
             remedy=f"Restore the private key from a backup. {_NO_START}",
         )
+
+
+def _wrong_old_keys(entries: object) -> Iterator[tuple[str, str]]:
+    """Return what Synapse cannot read of old_signing_keys (synapse/config/key.py 1.163.2, read_old_signing_keys)."""
+    if entries is None:
+        return
+    if not isinstance(entries, dict):
+        yield "", "it is no mapping of key ids"
+        return
+    for key_id, entry in entries.items():
+        if not str(key_id).startswith("ed25519:"):
+            yield str(key_id), "its id does not begin with ed25519:"
+        elif not isinstance(entry, dict):
+            yield str(key_id), "it is no mapping with key and expired_ts"
+        else:
+            lacks = [name for name in ("key", "expired_ts") if name not in entry]
+            if lacks:
+                yield str(key_id), f"it lacks {' and '.join(lacks)}"
+            elif not _is_public(entry["key"]):
+                yield str(key_id), "its key is no 32 bytes in base64"
+
+
+def _is_public(value: object) -> bool:
+    """Whether a value has the size of a public key, as Synapse's decoder reads it."""
+    if not isinstance(value, str):
+        return False
+    try:
+        return len(base64.b64decode(value.rstrip("=") + "=" * (-len(value.rstrip("=")) % 4))) == 32
+    except (binascii.Error, ValueError):
+        return False
+
+
+@RULES.rule(
+    "old_keys_malformed",
+    severity="critical",
+    cause=(
+        "The entry was written by hand. Synapse ends with an error that does not name the option: KeyError: "
+        "'expired_ts', 'The key must be exactly 32 bytes long', or \"has no attribute 'items'\"."
+    ),
+    remedy=(
+        'Write old_signing_keys: {"ed25519:ID": {key: "PUBLIC KEY", expired_ts: MILLISECONDS}}; export_signing_key -x '
+        "FILE prints that line from a copy of the old key file. Do not remove the entry to be rid of the error: other "
+        "servers need it to verify older events."
+    ),
+    explains=("configuration.old_signing_keys", "configuration.option_missing", "configuration.value_refused"),
+    stops=True,
+)
+def _old_keys_malformed(seen: Seen) -> Iterable[Clue]:
+    """An entry of old_signing_keys cannot be read, so that Synapse does not start."""
+    settings = seen.settings
+    for key_id, why in _wrong_old_keys(settings.get("old_signing_keys") if settings is not None else None):
+        named = f"The entry {key_id} of old_signing_keys" if key_id else "old_signing_keys"
+        yield Clue(f"{named} is malformed: {why}.", f"old_signing_keys: {key_id}".rstrip())
 
 
 @RULES.rule(

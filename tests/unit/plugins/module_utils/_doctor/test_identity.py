@@ -439,6 +439,33 @@ def test_a_private_half_among_the_old_keys_is_told(host: Host) -> None:
         assert host.look().old_private == ()
 
 
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ([], "no mapping of key ids"),
+        ("text", "no mapping of key ids"),
+        ({"rsa:x": {"key": "x", "expired_ts": 1}}, "does not begin with ed25519:"),
+        ({"ed25519:x": "text"}, "no mapping with key"),
+        ({"ed25519:x": {"key": half()}}, "lacks expired_ts"),
+        ({"ed25519:x": {}}, "lacks key and expired_ts"),
+        ({"ed25519:x": {"key": half()[:20], "expired_ts": 1}}, "32 bytes"),
+        ({"ed25519:x": {"key": 7, "expired_ts": 1}}, "32 bytes"),
+        ({"ed25519:x": {"key": half() + "=", "expired_ts": 1}}, None),
+        ({}, None),
+        (None, None),
+    ],
+)
+def test_what_synapse_cannot_read_of_the_old_keys(host: Host, entries: object, words: str | None) -> None:
+    host.key.write_text(KEY)
+    host.config["old_signing_keys"] = entries
+    if words is None:
+        assert host.findings() == []
+        return
+    finding = host.one()
+    assert (finding.id, finding.severity, finding.repair) == ("identity.old_keys_malformed", "critical", "")
+    assert words in finding.summary
+
+
 def test_the_public_half_in_the_place_of_the_private_one_is_told(host: Host) -> None:
     host.remember(("a_one", 1))
     host.key.write_text(f"ed25519 a_one {half()}\n")
@@ -470,8 +497,10 @@ def test_a_key_in_the_configuration_is_judged_like_a_file(host: Host, text: str,
     host.extra = (
         f"server_name: {SERVER}\nsigning_key: {quote}{text}{quote}  # inline\n" if quote else f"signing_key: {text}"
     )
+    host.managed = True
     found = host.findings()
     assert [one.id for one in found] == [finding]
+    assert found[0].repair == ("config" if finding.endswith("invalid") else "")
 
 
 @pytest.mark.parametrize("value", [None, [], {}, 7])
