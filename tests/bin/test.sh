@@ -27,14 +27,14 @@ step_browser() { tests/bin/browser.sh; }
 step_quickstart() { .venv/bin/python -m pytest -q tests/quickstart; }
 step_molecule() { tests/bin/molecule.sh "$1"; }
 
-# What has to have passed before a step can begin, one a line.
-after() { # STEP
+# What has to have passed before a step can begin.
+after() { # STEP: sets before
   case $1 in
-    setup | docker) ;;
-    images) say docker ;;
-    builder) printf '%s\n' setup build ;;
-    molecule*) printf '%s\n' setup images ;;
-    *) say setup ;;
+    setup | docker) before=() ;;
+    images) before=(docker) ;;
+    builder) before=(setup build) ;;
+    molecule*) before=(setup images) ;;
+    *) before=(setup) ;;
   esac
 }
 
@@ -66,6 +66,9 @@ lock test
 logs=$root/.cache/test-logs
 rm -rf "$logs"
 mkdir -p "$logs"
+# A step that has ended writes here, so that nobody has to look all the time.
+mkfifo "$logs/ended"
+exec 7<> "$logs/ended"
 jobs=${JOBS:-$(nproc)}
 busy=0
 passed=0
@@ -95,12 +98,13 @@ summary() {
 }
 
 waits() { # STEP: for another one that has not passed yet
-  local before other
-  while read -r before; do
+  local before one other
+  after "$1"
+  for one in "${before[@]}"; do
     for other in "${pending[@]}" "${running[@]}"; do
-      [ "$before" != "$other" ] || return 0
+      [ "$one" != "$other" ] || return 0
     done
-  done < <(after "$1")
+  done
   return 1
 }
 
@@ -114,14 +118,17 @@ start() { # STEP
   local name argument
   read -r name argument <<< "$1"
   : > "$(log_of "$1")"
-  # With a process group of its own, so that it can be stopped with all that it started; in a shell of its own, because
-  # inside a condition "set -e" would not end a function at its first failure.
+  # With a process group of its own, so that it can be stopped with all that it started.
   set -m
   (
-    set +m
+    set +em
     exec 9>&-
-    set -e
-    "step_$name" "$argument"
+    (
+      set -e
+      "step_$name" "$argument"
+    ) 7>&-
+    say $? > "$logs/${1// /-}.status"
+    say >&7
   ) >> "$(log_of "$1")" 2>&1 < /dev/null &
   pid[$1]=$!
   set +m
@@ -148,7 +155,7 @@ heading() { printf '\n=== %s\n' "$1"; }
 show() { # STEP: what it printed so far, and goes on to print
   shown=$1
   heading "$1"
-  tail -n +1 -s 0.2 -f --pid="${pid[$1]}" "$(log_of "$1")" 9>&- &
+  tail -n +1 -s 0.2 -f --pid="${pid[$1]}" "$(log_of "$1")" 7>&- 9>&- &
   viewer=$!
 }
 
@@ -177,18 +184,21 @@ without() { # STEP ELEMENT...: sets left
   done
 }
 
-# End what still runs, as Control-C would; then take away the hosts of scenarios that could not.
+# End what still runs: as Control-C would, then less kindly. Take away the hosts of scenarios that could not do so.
 stop_all() {
-  local step i
-  for step in "${running[@]}"; do
-    kill -INT -- "-${pid[$step]}" 2> /dev/null || true
+  local step signal i
+  for signal in INT TERM KILL; do
+    for step in "${running[@]}"; do
+      kill "-$signal" -- "-${pid[$step]}" 2> /dev/null || true
+    done
+    for step in "${running[@]}"; do
+      for ((i = 0; i < 150; i++)); do
+        kill -0 -- "-${pid[$step]}" 2> /dev/null || break
+        read -r -t 0.1 -u 7 || true # a short sleep that starts no process
+      done
+    done
   done
   for step in "${running[@]}"; do
-    for ((i = 0; i < 300; i++)); do
-      kill -0 -- "-${pid[$step]}" 2> /dev/null || break
-      sleep 0.1
-    done
-    kill -KILL -- "-${pid[$step]}" 2> /dev/null || true
     wait "${pid[$step]}" 2> /dev/null || true
     note "$step" stopped
     case $step in
@@ -198,14 +208,17 @@ stop_all() {
   [ -z "$shown" ] || end_show
 }
 
-interrupted() {
+# What a signal asks for is done in the loop below: inside of a trap bash does not see that processes have ended.
+interrupted=
+trap 'interrupted=yes' INT TERM
+
+be_interrupted() {
   trap '' INT TERM
   printf '\nstopping: %s\n' "$(printf '%s, ' "${running[@]}" | sed 's/, $//')"
   stop_all
   summary
   exit 130
 }
-trap interrupted INT TERM
 
 give_up() { # STEP: it has failed
   local stopped=${#running[@]}
@@ -222,8 +235,10 @@ give_up() { # STEP: it has failed
 }
 
 finish() { # STEP: it has ended
-  local status=0
-  wait "${pid[$1]}" || status=$?
+  local status
+  # Its status is whole once its process is gone; one that was killed could not write any.
+  wait "${pid[$1]}" || true
+  status=$(cat "$logs/${1// /-}.status" 2> /dev/null) || status=killed
   without "$1" "${running[@]}"
   running=("${left[@]}")
   busy=$((busy - cost[$1]))
@@ -232,7 +247,7 @@ finish() { # STEP: it has ended
   else
     unshown+=("$1")
   fi
-  if [ "$status" -ne 0 ]; then
+  if [ "$status" != 0 ]; then
     note "$1" FAILED
     give_up "$1"
   fi
@@ -244,9 +259,12 @@ while true; do
   start_what_fits
   [ ${#running[@]} -gt 0 ] || break
   [ -n "$shown" ] || show_next
-  sleep 0.2
+  [ -z "$interrupted" ] || be_interrupted
+  read -r -t 1 -u 7 || true
   for step in "${running[@]}"; do
-    kill -0 "${pid[$step]}" 2> /dev/null || finish "$step"
+    if [ -e "$logs/${step// /-}.status" ] || ! kill -0 "${pid[$step]}" 2> /dev/null; then
+      finish "$step"
+    fi
   done
 done
 show_next
