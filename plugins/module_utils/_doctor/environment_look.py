@@ -14,6 +14,7 @@ import pwd
 import re
 import signal
 import stat
+import time
 import typing as t
 from dataclasses import replace
 
@@ -62,6 +63,7 @@ _ANSWER: Mapping[str, type] = {
     "uncompilable": dict,
     "importers": dict,
 }
+_HASHING = 4.0  # seconds; usually less than half of one is enough
 _ENTRIES = 500  # so many names of a folder are looked at
 
 
@@ -187,6 +189,11 @@ def _split(tree: _venv_tree.Tree) -> tuple[dict[str, tuple[str, ...]], dict[str,
     return damaged, edited
 
 
+def _inspect(context: Context, target: str) -> _venv_tree.Tree:
+    """Look closely at a folder. What a busy host leaves no time for is compared by size alone."""
+    return _venv_tree.inspect(target, time.monotonic() + min(context.left() / 4, _HASHING))
+
+
 def _metadata_of(path: str) -> str:
     """Return the METADATA of Synapse in an environment, empty where there is none."""
     for packages in _site_packages(path):
@@ -280,9 +287,9 @@ def _from_outside(
         python = manifest.python_version
         with contextlib.suppress(OSError):
             if os.statvfs(target).f_flag & os.ST_NOEXEC:
-                tree = _venv_tree.inspect(target)
+                tree = _inspect(context, target)
     else:
-        tree = _venv_tree.inspect(target)
+        tree = _inspect(context, target)
         packages = tree.packages
         wants = {one.name: one.wants for one in tree.distributions}
         damaged, edited = _split(tree)
@@ -458,7 +465,7 @@ def look(context: Context) -> Environment:
         # What this user cannot read says nothing about the service's.
         return replace(bare, version=seen.version, unanswered=f"{os.geteuid()} is not the service's user")
     if tree is None and release is not None and not os.path.exists(context.request.python):
-        tree = _venv_tree.inspect(target)
+        tree = _inspect(context, target)
     if tree is None:
         return seen
     expected = release.manifest.packages if release is not None and release.manifest is not None else None

@@ -482,7 +482,7 @@ def host(tmp_path: pathlib.Path) -> Host:
 
 def test_a_proven_release_is_not_read_again(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     host.proven()
-    monkeypatch.setattr(environment_look._venv_tree, "inspect", lambda _path: pytest.fail("it was read closely"))
+    monkeypatch.setattr(environment_look._venv_tree, "inspect", lambda *_words: pytest.fail("it was read closely"))
     seen = host.look()
     assert (seen.version, seen.release, seen.kind) == ("1.163.2", "1.163.2-0123456789ab", "release")
     assert seen.proven
@@ -506,6 +506,15 @@ def test_a_release_that_changed_is_read_closely(host: Host) -> None:
     assert host.ids() == ["files_damaged"]
     (packages / "signedjson" / "key.py").write_text("y = 3  # mine\n")
     assert host.ids() == ["files_modified"]
+
+
+def test_a_busy_host_compares_by_size(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    packages = host.proven()
+    monkeypatch.setattr(environment_look, "_HASHING", -1.0)
+    (packages / "signedjson" / "key.py").write_text("z = 3\n")
+    assert host.ids() == []
+    (packages / "signedjson" / "key.py").write_text("")
+    assert host.ids() == ["files_damaged"]
 
 
 def test_packages_that_were_added_or_removed(host: Host) -> None:
