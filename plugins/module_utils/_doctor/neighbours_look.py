@@ -182,7 +182,7 @@ def _units(context: Context, candidates: list[tuple[str, str]]) -> tuple[Neighbo
         return ()
     kinds = {unit: kind for kind, unit in candidates}
     shown = context.run(
-        ["systemctl", "show", "--no-pager", "-p", _PROPERTIES, "--", *kinds], timeout=context.left(8.0)
+        ["systemctl", "show", "--no-pager", "-p", _PROPERTIES, "--", *kinds], timeout=context.left(15.0)
     ).stdout
     found, seen = [], set()
     for (asked, kind), block in zip(kinds.items(), re.split(r"\n\s*\n", shown.strip())):
@@ -293,7 +293,7 @@ def _asked(context: Context, settings: Settings, nonce: str) -> dict[str, t.Any]
     source, account = inspect.getsource(probe), context.account()
     for python in (context.request.python, sys.executable):
         with contextlib.suppress(SynapseError):
-            answer = ask_python(context.run, python, source, request, account=account, timeout=context.left(8.0))
+            answer = ask_python(context.run, python, source, request, account=account, timeout=context.left(15.0))
             if answer["problem"] is None:
                 return answer
     return {}
