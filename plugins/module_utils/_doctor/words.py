@@ -67,10 +67,21 @@ def _start(message: Message) -> Callable[[Seen], Iterator[Clue]]:
     return check
 
 
+def _over(name: str, seen: Seen) -> bool:
+    """Whether what was complained of was asked just now, and answers."""
+    if name == "redis_lost":
+        redis = seen.neighbours.redis if seen.neighbours is not None else None
+        return redis is not None and redis.stage == "done"
+    if name == "database_lost":
+        database = seen.database.main if seen.database is not None else None
+        return database is not None and database.postgresql and database.connected and database.error is None
+    return False
+
+
 def _recurring(message: Message) -> Callable[[Seen], Iterator[Clue]]:
     def check(seen: Seen) -> Iterator[Clue]:
         for match in seen.words.recurring if seen.words is not None else ():
-            if match.name == message.name:
+            if match.name == message.name and not _over(message.name, seen):
                 times = "once" if match.count == 1 else f"{match.count} times"
                 yield Clue(message.summary, f"{times} since its start, last: {match.line}", message.severity)
 
