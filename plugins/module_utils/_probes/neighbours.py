@@ -48,6 +48,22 @@ def secret_in(path: Any) -> str | None:
         return stream.read(LARGEST).strip()
 
 
+def connected(host: str, port: int, wait: float) -> socket.socket:
+    """Return a connection to the first address that takes one; of several reasons why not, a refusal says most."""
+    errors: list[OSError] = []
+    for family, kind, protocol, _name, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        stream = socket.socket(family, kind, protocol)
+        stream.settimeout(wait)
+        try:
+            stream.connect(address)
+        except OSError as error:
+            stream.close()
+            errors.append(error)
+        else:
+            return stream
+    raise next((error for error in errors if isinstance(error, ConnectionRefusedError)), errors[0])
+
+
 class Client:
     """One connection to Redis (redis.io: RESP)."""
 
@@ -58,8 +74,7 @@ class Client:
             self.stream.settimeout(wait)
             self.stream.connect(str(path))
         else:
-            where = (str(settings.get("host", "localhost")), int(settings.get("port", 6379)))
-            self.stream = socket.create_connection(where, wait)
+            self.stream = connected(str(settings.get("host", "localhost")), int(settings.get("port", 6379)), wait)
         if settings.get("use_tls"):
             import ssl
 
