@@ -80,8 +80,15 @@ def _state(answer: Mapping[str, t.Any]) -> str:
     return "unreachable" if answer.get("unreachable") else "unknown"
 
 
+def _reason(answer: Mapping[str, t.Any]) -> str:
+    """Return why there is no diagnosis. What Ansible says of a module that never ran is not always the decisive line."""
+    printed = str(answer.get("module_stderr") or "").strip().splitlines()
+    told = [str(answer.get("msg") or "").strip(), printed[-1].strip()[:300] if printed else ""]
+    return " ".join(dict.fromkeys(part for part in told if part))
+
+
 def _host(name: str, answer: Mapping[str, t.Any]) -> dict[str, t.Any]:
-    message = answer.get("summary") if "healthy" in answer else answer.get("msg")
+    message = answer.get("summary") if "healthy" in answer else _reason(answer)
     told = {key: answer[key] if answer.get(key) is not None else default for key, default in _TOLD.items()}
     return {"host": name, "state": _state(answer), "message": str(message or "").strip(), **told}
 
@@ -154,7 +161,7 @@ def failure_of(answer: Mapping[str, t.Any], fail_on: str = "error") -> str:
     state = _state(answer)
     if state in {"unreachable", "unknown"}:
         told = "Out of reach" if state == "unreachable" else "Could not be asked"
-        return str(harmless(f"{told}: {str(answer.get('msg') or 'no reason was given').strip()}"))
+        return str(harmless(f"{told}: {_reason(answer) or 'no reason was given'}"))
     counts = answer.get("counts") or {}
     checks = answer.get("checks") or []
     serves = state == "healthy" or (bool(checks) and all(check.get("ok") for check in checks))

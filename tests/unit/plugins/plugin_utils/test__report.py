@@ -146,6 +146,12 @@ def test_the_reason_is_the_diagnosis_or_why_there_is_none() -> None:
     assert failure_of({}) == "Could not be asked: no reason was given"
 
 
+def test_what_kept_a_module_from_running_is_told() -> None:
+    said = {"failed": True, "msg": "No start of json char found", "module_stderr": "x\n/bin/sh: 1: sudo: not found\n"}
+    assert failure_of(said) == "Could not be asked: No start of json char found /bin/sh: 1: sudo: not found"
+    assert fleet_report({"one": said}, MOMENT)["hosts"][0]["message"].endswith("sudo: not found")
+
+
 def test_a_severity_that_is_none_fails_in_words() -> None:
     assert "allowed are critical, error, warning, never" in failure_of(answer("a"), "grave")
 
