@@ -63,6 +63,8 @@ _ANSWER: Mapping[str, type] = {
     "uncompilable": dict,
     "importers": dict,
 }
+_SPARE = 2.0  # seconds that are left at the end
+_IMPORT = 5.0  # seconds; to import all of Synapse takes two
 _HASHING = 4.0  # seconds; usually less than half of one is enough
 _ENTRIES = 500  # so many names of a folder are looked at
 
@@ -216,7 +218,8 @@ def _ask(context: Context, request: Mapping[str, object]) -> dict[str, t.Any]:
         request,
         cwd="/",
         account=context.account(),
-        timeout=context.left(15.0),
+        # What was seen from the outside counts, whatever becomes of this.
+        timeout=max(context.left(17.0) - _SPARE, 0.1),
     )
     for name, kind in _ANSWER.items():
         if not isinstance(answer.get(name), kind):
@@ -393,7 +396,7 @@ def _from_inside(context: Context, seen: Environment, tree: _venv_tree.Tree | No
         seen = replace(seen, importers=_importers(answer["importers"], tree))
     seen = _judged(seen, answer["uncompilable"])
     sound = not (seen.absent or seen.failed or seen.lacks or seen.damaged or seen.unreadable)
-    if sound and _stands_still(context):
+    if sound and context.left() > _SPARE + _IMPORT and _stands_still(context):
         with contextlib.suppress(SynapseError):
             seen = replace(seen, failed=_ask(context, {"apps": True})["failed"])
     missing = [module for module in seen.absent if module not in {"synapse", "psycopg2"}]
