@@ -167,7 +167,7 @@ def look(context: Context) -> Configuration:
             request.python,
             Asked(main, workers, secrets_allowed=secrets_allowed),
             account=context.account(),
-            timeout=context.left(),
+            timeout=context.left(0.8 * request.timeout),
             user=context.user,
             folder=folder,
         )
