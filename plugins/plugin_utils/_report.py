@@ -81,7 +81,7 @@ def _state(answer: Mapping[str, t.Any]) -> str:
 
 
 def _reason(answer: Mapping[str, t.Any]) -> str:
-    """Return why there is no diagnosis. Of a module that never ran, what it printed says more than what Ansible does."""
+    """Return why there is no diagnosis; of a module that never ran, the last line that was printed instead, too."""
     printed = str(answer.get("module_stderr") or "").strip().splitlines()
     told = [str(answer.get("msg") or "").strip(), printed[-1].strip()[:300] if printed else ""]
     return " ".join(dict.fromkeys(part for part in told if part))
