@@ -30,8 +30,6 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils._probes impor
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import SynapseError, ask_python
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from ansible_collections.matrix_fleet.synapse.plugins.module_utils._doctor.context import Context
     from ansible_collections.matrix_fleet.synapse.plugins.module_utils._doctor.database import Cluster, SqliteFile
 
@@ -149,13 +147,20 @@ def _holders(file: SqliteFile, own: set[int]) -> set[tuple[int, str]]:
     return held
 
 
-def _open_files(pid: int) -> Iterator[tuple[str, str]]:
-    """Return the descriptors of a process and what they lead to."""
-    folder = f"/proc/{pid}/fd"
-    with contextlib.suppress(OSError):
-        for name in os.listdir(folder):
-            with contextlib.suppress(OSError):
-                yield os.path.join(folder, name), os.readlink(os.path.join(folder, name))
+def _deleted(context: Context, file: SqliteFile, running: set[int]) -> str | None:
+    """Return what leads to a file that has lost its name, and that a process of the server still has open."""
+    if file.kind != "missing":
+        return None
+    names = (f"{file.real} (deleted)", f"{file.path} (deleted)")
+    for pid in sorted(running):
+        # As its own user: root may not look into another's process where it is not allowed to trace any.
+        folder = f"/proc/{pid}/fd"
+        listed = context.run(["ls", "-l", folder], account=context.account(), timeout=context.left(4.0)).stdout
+        for line in listed.splitlines():
+            left, arrow, target = line.partition(" -> ")
+            if arrow and target in names:
+                return f"{folder}/{left.split()[-1]}"
+    return None
 
 
 def _watched(context: Context, one: One) -> One:
@@ -165,18 +170,13 @@ def _watched(context: Context, one: One) -> One:
         return one
     running = {it.pid for it in context.service.running} if context.service is not None else set()
     workers = {it.state.pid for it in context.service.workers} if context.service is not None else set()
-    deleted = [
-        place
-        for pid in sorted(running)
-        for place, leads in _open_files(pid)
-        if leads in (f"{file.real} (deleted)", f"{file.path} (deleted)")
-    ]
+    deleted = _deleted(context, file, running)
     held = _holders(file, running | workers)
     if held:
         time.sleep(_AGAIN)
         held &= _holders(file, running | workers)
     holders = tuple(f"process {pid} ({name or 'unknown'})" for pid, name in sorted(held))
-    return replace(one, file=replace(file, deleted=next(iter(deleted), None), holders=holders))
+    return replace(one, file=replace(file, deleted=deleted, holders=holders))
 
 
 def _knock(host: str, port: str) -> str:
