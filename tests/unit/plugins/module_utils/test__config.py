@@ -502,6 +502,92 @@ class TestFailures:
         assert "redis.password_path" in render(problem)
 
 
+class TestKinds:
+    @pytest.mark.parametrize(
+        ("facts", "kind"),
+        [
+            ({"path": ["server_name"], "message": "Missing", "missing": True}, "server_name_missing"),
+            ({"path": ["server_name"], "message": "Invalid server name 'x y'"}, "server_name_invalid"),
+            ({"message": "You have enabled open registration without any verification."}, "open_registration"),
+            ({"path": ["macaroon_secret_key"], "message": "Conflicting options are both defined"}, "conflict"),
+            ({"path": ["invite_3pid_guest"], "message": "it is no longer supported"}, "removed_option"),
+            ({"path": ["public_baseurl"], "message": "Invalid scheme"}, "public_baseurl"),
+            ({"path": ["instance_map"], "message": "it does not appear in `instance_map` config"}, "stream_writers"),
+            ({"path": ["instance_map"], "message": "Missing data for a worker"}, "instance_map"),
+            ({"message": "Unsupported database type 'x'"}, "database_option"),
+            ({"path": ["x_path"], "message": "Error accessing file 'x'", "errno": errno.ENOENT}, "secret_file_missing"),
+            ({"path": ["x_path"], "message": "Error accessing file 'x'", "errno": errno.EACCES}, "file_unreadable"),
+            ({"path": ["signing_key"], "message": "Error accessing file 'x'", "errno": errno.ENOENT}, "signing_key"),
+            ({"path": ["jwt_config"], "message": "jwt_config is not as it should be"}, "refused"),
+            ({"path": []}, "refused"),
+        ],
+    )
+    def test_of_what_synapse_refuses(self, facts: dict[str, t.Any], kind: str) -> None:
+        told = {"kind": "config", "type": "ConfigError", **facts}
+        assert one(answer_of(run_of(failures=[failure(**told)]))).kind == kind
+
+    @pytest.mark.parametrize(
+        ("facts", "kind"),
+        [
+            ({"path": ["max_upload_size"], "message": "invalid literal for int() with base 10"}, "value_refused"),
+            ({"path": ["form_secret"], "message": "'int' object has no attribute 'encode'"}, "secret_not_text"),
+            ({"path": ["modules"], "type": "ModuleNotFoundError", "message": "No module named 'x'"}, "missing_package"),
+            ({"path": ["listeners", 0, "type"], "type": "KeyError", "missing": True}, "listener_invalid"),
+            ({"path": ["email", "x"], "type": "KeyError", "missing": True}, "option_missing"),
+            ({"path": ["email"], "message": "'bool' object has no attribute 'get'"}, "value_refused"),
+            (
+                {"path": ["stream_writers", "evnts"], "message": "X() got an unexpected keyword argument 'evnts'"},
+                "stream_writers",
+            ),
+        ],
+    )
+    def test_of_what_synapse_stops_at(self, facts: dict[str, t.Any], kind: str) -> None:
+        assert one(answer_of(run_of(failures=[failure(**facts)]))).kind == kind
+
+    def test_a_missing_database_is_not_told_beside_the_reason(self) -> None:
+        failures = [
+            failure(kind="config", path=["database", "name"], message="Unsupported database type 'x'"),
+            failure(kind="config", message="No database config provided"),
+        ]
+        assert one(answer_of(run_of(failures=failures))).path == "database.name"
+        assert one(answer_of(run_of(failures=failures[1:]))).kind == "refused"
+
+    def test_what_pydantic_adds_is_left_out(self) -> None:
+        text = "Input should be a valid integer [type=int_type, input_value='9', input_type=str]"
+        text += " For further information visit https://x/y"
+        failures = [failure(kind="config", path=["instance_map"], message=text)]
+        assert one(answer_of(run_of(failures=failures))).message == "Input should be a valid integer"
+
+    def test_another_secret_that_stands_in_is_named(self) -> None:
+        registration = {"path": ["registration_shared_secret"], "kind": "str", "free": False}
+        problem = one(answer_of(run_of(options=[registration])))
+        assert (problem.kind, problem.severity) == ("macaroon_missing", "warning")
+        macaroon = {"path": ["macaroon_secret_key_path"], "kind": "str", "free": False}
+        assert judge(answer_of(run_of(options=[registration, macaroon])), Wanted()) == []
+
+    @pytest.mark.parametrize(("daemonize", "severity"), [(True, "error"), (False, "info")])
+    def test_a_pid_file_matters_to_a_daemon(self, daemonize: bool, severity: str) -> None:
+        facts = {
+            **{"option": ["pid_file"], "path": "/run/x/x.pid", "given": "/run/x/x.pid", "coming": False},
+            **{"errno": errno.ENOENT, "creatable": False, "parent": "/run", "relative": False, "secret": False},
+            "folder_option": False,
+        }
+        problem = one(answer_of(run_of(paths=[facts], settings={"daemonize": daemonize})))
+        assert (problem.kind, problem.severity) == ("pid_file", severity)
+
+    def test_the_process_is_told(self) -> None:
+        bad = run_of("/etc/synapse/w1.yaml", failures=[failure(path=["x"], message="no")])
+        answer = answer_of(run_of(), bad, apps={"/etc/synapse/w1.yaml": True})
+        assert {problem.process for problem in judge(answer, Wanted())} == {"/etc/synapse/w1.yaml"}
+
+    def test_a_pipe_is_not_waited_for(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "log.yaml")
+        with probe.Stage({}, []).set():
+            document = probe.Document.load(str(tmp_path / "log.yaml"))
+        assert document.failure is not None
+        assert document.failure["message"] == "it is neither a file nor a folder"
+
+
 class TestListeners:
     @pytest.mark.parametrize(
         ("first", "second", "clash"),
@@ -596,6 +682,20 @@ class TestWorkers:
         assert self.judged(run_of(settings=place), self.worker()) == ["instance_map.main"]
         replication = listener(9093, resources=["replication"], option=["listeners", 1])
         assert self.judged(run_of(settings=place, listeners=[listener(), replication]), self.worker()) == []
+
+    def test_a_writer_has_to_listen_where_the_map_says(self) -> None:
+        place = {
+            "main": {"host": "127.0.0.1", "port": 9093, "path": None},
+            "w1": {"host": "127.0.0.1", "port": 9094, "path": None},
+        }
+        main = run_of(
+            settings={"instance_map": place},
+            listeners=[listener(), listener(9093, resources=["replication"], option=["listeners", 1])],
+        )
+        worker = self.worker(instance_map=place)
+        assert self.judged(main, worker) == ["worker_listeners"]
+        offers = {**listener(9094, resources=["replication"]), "option": ["worker_listeners", 0]}
+        assert self.judged(main, {**worker, "listeners": [offers]}) == []
 
 
 class TestWords:
