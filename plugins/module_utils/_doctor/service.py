@@ -119,7 +119,7 @@ def _repaired(clue: Clue, unit: UnitSeen, *keys: str) -> Clue:
 def _words(seen: Seen) -> str:
     """What the server itself said, to be put behind a sentence."""
     line = seen.words.line if seen.words is not None else None
-    return f"; its own words: {line}" if line else ""
+    return f"; its own words: {line}" if line and "Main process exited" not in line else ""
 
 
 def _in_environment(seen: Seen, path: str) -> bool:
