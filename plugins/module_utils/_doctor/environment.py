@@ -1043,8 +1043,16 @@ def _unproven(seen: Seen) -> Iterable[Clue]:
 def _untrusted(seen: Seen) -> Iterable[Clue]:
     """Others than root can change the releases."""
     found = seen.environment
-    if found is not None and found.untrusted:
+    if found is None:
+        return
+    if found.untrusted:
         yield Clue("The folder of the releases can be changed by another user than root.", found.untrusted)
+    elif ".untrusted" in posixpath.basename(posixpath.dirname(found.target)):
+        yield Clue(
+            "The server runs from a release that was set aside, because another user than root could change it.",
+            f"{found.path} leads to {found.target}",
+            cause="A repair moved that folder aside and was interrupted before a new release took its place.",
+        )
 
 
 @RULES.rule(

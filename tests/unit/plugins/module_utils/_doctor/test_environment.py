@@ -43,6 +43,7 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils._venv import 
 
 PATH = "/var/lib/synapse/venv"
 RELEASE = "/var/lib/synapse/releases/1.163.2-0123456789ab"
+ASIDE = "/var/lib/synapse/releases.untrusted-0a1b2c3d/1.163.2-0123456789ab"
 HEALTHY = Environment(
     version="1.163.2",
     release="1.163.2-0123456789ab",
@@ -311,6 +312,11 @@ CASES: dict[str, tuple[dict[str, t.Any], Settings | None, list[tuple[str, str, s
         {"untrusted": "owner synapse", "writable": "it", "kind": "link"},
         SQLITE,
         [("untrusted", "owner synapse", "reinstall", True)],
+    ),
+    "set aside": (
+        {"kind": "link", "target": ASIDE, "prefix": ASIDE, "writable": "it"},
+        SQLITE,
+        [("untrusted", "set aside", "reinstall", True)],
     ),
     "writable": ({"writable": f"{PATH}/lib"}, SQLITE, [("writable", "can change", "reinstall", False)]),
     "pkg_resources that is gone": (
