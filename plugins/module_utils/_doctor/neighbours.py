@@ -73,6 +73,8 @@ class Redis:
     version: str | None = None
     role: str | None = None
     loading: bool = False
+    memory: int = 0
+    memory_limit: int = 0
 
 
 @dataclass(frozen=True)
@@ -320,18 +322,39 @@ def _redis_unreachable(seen: Seen) -> Iterable[Clue]:
 def _redis_refuses(seen: Seen) -> Iterable[Clue]:
     """Redis does not let the service in."""
     redis = seen.neighbours.redis if seen.neighbours is not None else None
-    if (
-        redis is not None
-        and redis.stage in ("auth", "use", "secret")
-        and redis.problem is not None
-        and not redis.loading
-    ):
-        what = (
-            "The password of Redis cannot be read by the service"
-            if redis.stage == "secret"
-            else (f"Redis at {redis.where} refuses the service")
+    if redis is None or redis.problem is None or redis.loading or redis.stage not in ("auth", "use", "secret"):
+        return
+    if redis.problem.startswith("MISCONF"):
+        yield Clue(
+            f"Redis at {redis.where} takes no writes: it cannot save its data.",
+            redis.problem,
+            cause="The disk of Redis is full, its folder is not writable, or there is no memory for a fork; it then "
+            "refuses everything (stop-writes-on-bgsave-error).",
+            remedy="Look at the log of Redis and at df -h /var/lib/redis; then redis-cli BGSAVE",
         )
-        yield Clue(f"{what}.", redis.problem)
+        return
+    what = (
+        "The password of Redis cannot be read by the service"
+        if redis.stage == "secret"
+        else f"Redis at {redis.where} refuses the service"
+    )
+    yield Clue(f"{what}.", redis.problem)
+
+
+@RULES.rule(
+    "redis_memory",
+    severity="warning",
+    cause="Another program fills it, or maxmemory is lower than what Synapse keeps there. With maxmemory-policy "
+    "noeviction Redis then refuses commands.",
+    remedy="redis-cli INFO memory; raise maxmemory in redis.conf, or give Synapse a Redis of its own.",
+)
+def _redis_memory(seen: Seen) -> Iterable[Clue]:
+    """Redis has used up the memory that it may use."""
+    redis = seen.neighbours.redis if seen.neighbours is not None else None
+    if redis is not None and redis.memory_limit and redis.memory > 0.95 * redis.memory_limit:
+        yield Clue(
+            f"Redis at {redis.where} has used up its maxmemory.", f"{redis.memory} of {redis.memory_limit} bytes"
+        )
 
 
 @RULES.rule(

@@ -304,8 +304,18 @@ def _redis(answer: dict[str, t.Any]) -> Redis | None:
     if not facts:
         return None
     loading = facts.get("loading") == "1" or "LOADING" in (facts["problem"] or "")
+    numbers = [
+        int(value) if str(value).isdigit() else 0 for value in (facts.get("used_memory"), facts.get("maxmemory"))
+    ]
     return Redis(
-        facts["where"], facts["stage"], facts["problem"], facts.get("redis_version"), facts.get("role"), loading
+        facts["where"],
+        facts["stage"],
+        facts["problem"],
+        facts.get("redis_version"),
+        facts.get("role"),
+        loading,
+        numbers[0],
+        numbers[1],
     )
 
 

@@ -107,8 +107,11 @@ def stopped(kind: str, unit: str, **changes: t.Any) -> tuple[Neighbour, ...]:
         ({"redis": Redis("x", "auth", "NOAUTH Authentication required.")}, [("redis_refuses", "error")]),
         ({"redis": Redis("x", "secret", "Permission denied")}, [("redis_refuses", "error")]),
         ({"redis": Redis("x", "auth", "LOADING", loading=True)}, []),
+        ({"redis": Redis("x", "auth", "MISCONF Redis is configured to save")}, [("redis_refuses", "error")]),
+        ({"redis": Redis("x", memory=99, memory_limit=100)}, [("redis_memory", "warning")]),
+        ({"redis": Redis("x", memory=99)}, []),
         ({"redis": Redis("x", "done", None, "7", "slave")}, [("redis_replica", "warning")]),
-        ({"turn": replace(HEALTHY.turn, digest="d2")}, [("turn_secret_mismatch", "error")]),  # type: ignore[type-var]
+        ({"turn": replace(HEALTHY.turn, digest="d2")}, [("turn_secret_mismatch", "error")]),
         ({"turnserver": TurnServer("/t", ("d3",), ("d1",))}, [("turn_secret_mismatch", "error")]),
         ({"turnserver": TurnServer("/t")}, [("turn_secret_mismatch", "error")]),
         ({"turnserver": TurnServer("/t", (), (), {"redis-userdb": ("***",)})}, []),
