@@ -329,8 +329,18 @@ def _unasked(seen: Seen) -> Iterable[Clue]:
 def _server_name_missing(seen: Seen) -> Iterable[Clue]:
     """The mandatory option server_name is missing."""
     for clue in _told(seen, "server_name_missing", restore=True, mendable=True):
-        known = f"It is meant to be {seen.request.server_name}. " if seen.request.server_name else ""
+        known = _known_name(seen)
         yield replace(clue, remedy=f"{known}{_REMEDIES['server_name_missing']} {clue.remedy or ''}".strip())
+
+
+def _known_name(seen: Seen) -> str:
+    """Return what is known of the server's right name, as a sentence."""
+    if seen.request.server_name:
+        return f"It is meant to be {seen.request.server_name}. "
+    record = seen.identity.record if seen.identity is not None else None
+    if record is None or not record.server_name:
+        return ""
+    return f"The record of its key says that it is {record.server_name}. "
 
 
 @RULES.rule(
@@ -354,6 +364,7 @@ def _server_name_invalid(seen: Seen) -> Iterable[Clue]:
     remedy="Put back the name that the server had.",
     repair="config",
     stops=True,
+    explains=("identity.record_of_another", "identity.key_replaced"),
 )
 def _server_name_changed(seen: Seen) -> Iterable[Clue]:
     """The server_name is not the one that this server is meant to have."""

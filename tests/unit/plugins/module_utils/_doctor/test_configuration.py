@@ -21,9 +21,11 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils._doctor.confi
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._doctor.context import Context
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._doctor.diagnosis import diagnose
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._doctor.finding import Clue, Rulebook
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._doctor.identity import Identity
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._doctor.seen import Request, Seen
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._doctor.settings import ConfigFile, Settings
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import CommandResult
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._signing_key import Record
 
 if t.TYPE_CHECKING:
     import pathlib
@@ -214,6 +216,10 @@ class TestName:
         )
         assert "example.org" in finding.remedy
         assert "never to the name of the host" in finding.remedy
+        nameless = seen(problem("server_name_missing"), settings=settings)
+        remembered = replace(nameless, identity=Identity(record=Record(server_name="example.net")))
+        assert "example.net" in found(remembered)[0].remedy
+        assert "It is meant" not in found(nameless)[0].remedy
 
 
 class TestWorkers:
