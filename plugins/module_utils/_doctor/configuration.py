@@ -337,10 +337,8 @@ def _known_name(seen: Seen) -> str:
     """Return what is known of the server's right name, as a sentence."""
     if seen.request.server_name:
         return f"It is meant to be {seen.request.server_name}. "
-    record = seen.identity.record if seen.identity is not None else None
-    if record is None or not record.server_name:
-        return ""
-    return f"The record of its key says that it is {record.server_name}. "
+    name = _remembered(seen)
+    return f"The record of its key says that it is {name}. " if name else ""
 
 
 @RULES.rule(
@@ -368,10 +366,10 @@ def _server_name_invalid(seen: Seen) -> Iterable[Clue]:
 )
 def _server_name_changed(seen: Seen) -> Iterable[Clue]:
     """The server_name is not the one that this server is meant to have."""
-    settings, wanted = seen.settings, seen.request.server_name
-    has = settings.server_name if settings is not None else None
-    if settings is None or has is None or wanted is None or has == wanted:
+    settings, names = seen.settings, _names(seen)
+    if settings is None or names is None or names[0] == _remembered(seen):
         return
+    has, wanted = names
     managed = _managed(seen, settings.files[0].path if settings.files else None)
     by_hand = f"Write server_name: {wanted}, and restart."
     yield Clue(
@@ -379,8 +377,34 @@ def _server_name_changed(seen: Seen) -> Iterable[Clue]:
         f"server_name: {has} in {settings.files[-1].path if len(settings.files) == 1 else 'the configuration'}",
         remedy=f"{_WRITE_ANEW}, or by hand: {by_hand}" if managed else by_hand,
         repair="config" if managed else "",
-        safe=managed,
+        # Which of the two is right is only known where something remembers it.
+        safe=managed and _remembered(seen) == wanted,
     )
+
+
+def _names(seen: Seen) -> tuple[str, str] | None:
+    """Return the name that the server has and the one that it is meant to have, where these differ."""
+    has, wanted = seen.settings.server_name if seen.settings is not None else None, seen.request.server_name
+    return None if has is None or wanted is None or has == wanted else (has, wanted)
+
+
+def _remembered(seen: Seen) -> str | None:
+    """Return whose the record beside the signing key says that it is."""
+    record = seen.identity.record if seen.identity is not None else None
+    return record.server_name if record is not None else None
+
+
+@RULES.rule(
+    "name_not_meant",
+    severity="error",
+    cause="Whoever asked has another server in mind: the record of the signing key has the name that the server has.",
+    remedy="Correct synapse_server_name in the inventory; a server cannot be renamed.",
+)
+def _name_not_meant(seen: Seen) -> Iterable[Clue]:
+    """The server has the name that it always had, and another one was asked for."""
+    names = _names(seen)
+    if names is not None and names[0] == _remembered(seen):
+        yield Clue(f"This server is {names[0]} by its key's record, and not {names[1]}, for which it was taken.", "")
 
 
 @RULES.rule(

@@ -37,7 +37,7 @@ LOG = "/etc/synapse/log.yaml"
 WORKER = "/etc/synapse/workers/one.yaml"
 SETTINGS = Settings((ConfigFile(YAML, size=900, managed=True),), {"server_name": "example.org", "log_config": LOG})
 # What every rule that tells of problems of its own name says of nothing but these.
-OWN = {"server_name_changed", "unasked", "pid_file", "ignored_file", "truth_text", "synapse_says"}
+OWN = {"server_name_changed", "name_not_meant", "unasked", "pid_file", "ignored_file", "truth_text", "synapse_says"}
 
 
 def problem(kind: str, **more: t.Any) -> Problem:
@@ -204,6 +204,20 @@ class TestName:
         (finding,) = found(seen(request=Request(server_name="example.com")))
         assert finding.id == "configuration.server_name_changed"
         assert "example.org" in finding.summary
+
+    @pytest.mark.parametrize(
+        ("remembered", "name", "safe"),
+        [
+            (None, "server_name_changed", False),
+            ("example.com", "server_name_changed", True),
+            ("example.net", "server_name_changed", False),
+            ("example.org", "name_not_meant", False),
+        ],
+    )
+    def test_which_of_two_names_is_right(self, remembered: str | None, name: str, safe: bool) -> None:
+        given = seen(request=Request(server_name="example.com"), managed=(YAML,))
+        (finding,) = found(replace(given, identity=Identity(record=Record(server_name=remembered))))
+        assert (finding.id, finding.safe) == (f"configuration.{name}", safe)
 
     def test_the_name_that_was_meant(self) -> None:
         assert ids(seen(request=Request(server_name="example.org"))) == []
