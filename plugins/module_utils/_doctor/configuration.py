@@ -484,12 +484,14 @@ _ROLE_SECRETS = _RENEWABLE | {"macaroon_secret_key_path"}
 def _secrets(seen: Seen, name: str) -> Iterator[Clue]:
     problems = [problem for problem in problems_of(seen) if problem.kind == name]
     for problem, clue in zip(problems, _told(seen, name)):
-        remedy = f"{problem.suggestion or ''} {_REMEDIES[name]}".strip()
+        remedy = _REMEDIES[name]
         ours = problem.path in _ROLE_SECRETS and _managed(seen, problem.file)
         if ours and problem.path in _RENEWABLE:
             remedy = f"{_WRITE_ANEW} makes a new one; or: {remedy}"
         elif problem.path.startswith("macaroon_secret_key"):
             remedy += " A new macaroon_secret_key signs out guests and ends pending links: plan for that."
+            if ours:
+                remedy += f" With synapse_macaroon_secret_key in the inventory, {_WRITE_ANEW} writes the file."
         yield replace(clue, remedy=remedy, repair="config" if ours else "", safe=ours and problem.path in _RENEWABLE)
 
 
