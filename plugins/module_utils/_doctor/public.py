@@ -388,7 +388,7 @@ def _well_known_server(seen: Seen) -> Iterator[Clue]:
         if reply.status == 200 and reply.value is None:
             yield Clue(
                 ".well-known/matrix/server names no m.server: the delegation does not work.",
-                f"{reply.url}: {{reply.told}}",
+                f"{reply.url}: {reply.told}",
             )
         elif reply.good and ("/" in str(reply.value) or " " in str(reply.value)):
             yield Clue(

@@ -144,7 +144,7 @@ def _srv(name: str) -> list[tuple[str, int]]:
         try:
             family = socket.AF_INET6 if ":" in server else socket.AF_INET
             with socket.socket(family, socket.SOCK_DGRAM) as connection:
-                connection.settimeout(1.5)
+                connection.settimeout(1.0)
                 connection.connect((server, 53))
                 connection.send(srv_question(name, number))
                 return srv_answer(connection.recv(4096), number)
@@ -437,22 +437,30 @@ def _wanted(context: Context, settings: Settings) -> bool:
     return not _is_address(place.host) or ipaddress.ip_address(place.host).is_global
 
 
-def _discover(context: Context, settings: Settings, work: _Work) -> tuple[Place | None, tuple[Reply, ...]]:
-    """Ask for the .well-known documents; return where other servers look for this one."""
+def _discover(context: Context, settings: Settings, end: float) -> tuple[Place | None, tuple[Reply, ...]]:
+    """Ask for the .well-known documents and in DNS; return where other servers look for this one."""
     name = settings.server_name or ""
     host = split_name(name)[0]
     home = context.request.public_url or f"https://{f'[{host}]' if ':' in host else host}"
+    now = time.monotonic()
+    work = _Work(now + (end - now) * 0.4)
     for kind in ("server", "client"):
         work.start(kind, partial(_ask, f"well_known_{kind}", home, f"/.well-known/matrix/{kind}"))
     found = work.wait()
     replies = tuple(found[kind] for kind in ("server", "client") if found.get(kind) is not None)
     server = found.get("server")
     delegated = server.value if server is not None and server.good else None
-    try:
-        place = resolve(name, delegated)
-    except ValueError:
-        place = resolve(name, None)
-    return place, replies
+    for answer in (delegated, None):
+        names = _Work(min(end, time.monotonic() + 2.5))
+        names.start("place", partial(resolve, name, answer))
+        place: Place | None = names.wait().get("place")
+        if place is not None:
+            return place, replies
+        try:  # DNS hangs, or what is delegated to is no name
+            return resolve(name, answer, lambda _service: []), replies
+        except ValueError:
+            continue
+    return None, replies
 
 
 def _expected_certificates(places: Sequence[Place | None]) -> dict[tuple[str, int], Place]:
@@ -477,9 +485,10 @@ def look(context: Context) -> Public:
         split_name(settings.server_name)
     except ValueError:
         return Public(_days(own), certificates=tuple(own))
-    begin, limit = time.monotonic(), context.left(16.0)
-    place, replies = _discover(context, settings, _Work(begin + min(_STEP + 1, limit / 2)))
-    work = _Work(begin + limit)
+    # Less than what is left, so that what was found by then is told.
+    end = time.monotonic() + max(context.left(15.0) - 1.5, 0.5)
+    place, replies = _discover(context, settings, end)
+    work = _Work(end)
     base = settings.text("public_baseurl")
     federates = _federates(context, settings)
     if base is not None:

@@ -49,6 +49,7 @@ GOOD_FEDERATION = Reply("federation", FEDERATION, 200, value="1.163.2", software
 def found(public: Public, **given: t.Any) -> list[str]:
     settings = Settings((), {"server_name": "hs.test", "public_baseurl": f"{HOME}/"})
     what = Seen(Request(), settings=settings, public=public, **given)
+    assert not any("{" in f"{one.summary}{one.evidence}" for one in diagnose(what).findings)
     return [one.id for one in diagnose(what).findings]
 
 
