@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import importlib
 import importlib.machinery
 import importlib.util
@@ -65,9 +66,9 @@ def attempts(request: dict[str, t.Any]) -> t.Iterator[tuple[str, t.Callable[[], 
     """Return what is to be loaded, each with a name."""
     apps = bool(request.get("apps"))
     for path in () if apps else extensions():
-        yield path, lambda path=path: ctypes.CDLL(path)  # type: ignore[misc]
+        yield path, functools.partial(ctypes.CDLL, path)
     for name in APPS if apps else request.get("load", ()):
-        yield name, lambda name=name: importlib.import_module(name)  # type: ignore[misc]
+        yield name, functools.partial(importlib.import_module, name)
 
 
 def reason(error: BaseException) -> str:
