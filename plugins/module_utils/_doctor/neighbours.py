@@ -31,6 +31,18 @@ _TURN_URI = re.compile(r"(?i)(turns?|stuns?):(\[[0-9a-f:]+\]|[^:?\s/]+)(?::(\d{1
 _OWN = ("127.0.0.1", "localhost", "::1", "[::1]", "0.0.0.0", "[::]")  # noqa: S104 - compared, not bound
 
 
+# What others see of a proxy that does not pass requests on as it should; its certificates are another matter.
+_OUTSIDE = (
+    "public.proxy_routes",
+    "public.upstream",
+    "public.unreachable",
+    "public.baseurl",
+    "public.well_known_server",
+    "public.well_known_client",
+    "public.other_server",
+)
+
+
 @dataclass(frozen=True)
 class Neighbour:
     """A unit of another service that belongs to this installation. ``kind``: postgresql, redis, proxy or turn."""
@@ -240,7 +252,7 @@ def _redis_stopped(seen: Seen) -> Iterable[Clue]:
     remedy="systemctl start nginx",
     repair="service",
     safe=True,
-    explains=("public.*",),
+    explains=_OUTSIDE,
 )
 def _proxy_stopped(seen: Seen) -> Iterable[Clue]:
     """The reverse proxy belongs to this installation and does not run."""
@@ -538,7 +550,7 @@ def _proxy_config(seen: Seen) -> Iterable[Clue]:
     remedy="In the server block: location ~ ^(/_matrix|/_synapse/client) { proxy_pass http://127.0.0.1:8008; ... }, "
     "then "
     "nginx -t && systemctl reload nginx. Do not expose /_synapse/admin.",
-    explains=("public.route_missing", "public.*"),
+    explains=_OUTSIDE,
 )
 def _proxy_route(seen: Seen) -> Iterable[Clue]:
     """The reverse proxy does not pass on everything that Synapse serves (key/v2/server, federation)."""
@@ -567,7 +579,7 @@ def _proxy_route(seen: Seen) -> Iterable[Clue]:
     cause="The port in proxy_pass is not one of Synapse's listeners: it was changed on one side alone.",
     remedy="Correct proxy_pass, or the port of the listener in homeserver.yaml; then nginx -t && systemctl reload "
     "nginx",
-    explains=("public.*",),
+    explains=_OUTSIDE,
 )
 def _proxy_upstream(seen: Seen) -> Iterable[Clue]:
     """The reverse proxy passes requests for Synapse on to where nothing listens."""
@@ -601,7 +613,7 @@ def _proxy_upstream(seen: Seen) -> Iterable[Clue]:
     "characters change, and the signatures of federation requests are wrong.",
     remedy="Write proxy_pass http://127.0.0.1:8008; without anything behind the port, then nginx -t && systemctl "
     "reload nginx",
-    explains=("public.*",),
+    explains=_OUTSIDE,
 )
 def _proxy_path(seen: Seen) -> Iterable[Clue]:
     """The reverse proxy rewrites the paths of requests."""
