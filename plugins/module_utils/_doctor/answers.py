@@ -201,8 +201,10 @@ def _old_version(seen: Seen) -> Iterator[Clue]:
 )
 def _refused(seen: Seen) -> Iterator[Clue]:
     """Nobody listens where a listener is configured."""
-    for target, details in _of(seen, "refused").items():
-        yield Clue(f"Nobody listens at {target}.", details[0], severity="critical" if _down(seen) else "error")
+    found = _of(seen, "refused")
+    if found:
+        severity = "critical" if _down(seen) else "error"
+        yield Clue(f"Nobody listens at {', '.join(found)}.", next(iter(found.values()))[0], severity=severity)
 
 
 @RULES.rule(
@@ -216,8 +218,9 @@ def _refused(seen: Seen) -> Iterator[Clue]:
 )
 def _silent(seen: Seen) -> Iterator[Clue]:
     """A listener accepts connections, and does not answer in time."""
-    for target, details in _of(seen, "silent").items():
-        yield Clue(f"The server at {target} does not answer.", details[0])
+    found = _of(seen, "silent")
+    if found:
+        yield Clue(f"The server does not answer at {', '.join(found)}.", next(iter(found.values()))[0])
 
 
 @RULES.rule(

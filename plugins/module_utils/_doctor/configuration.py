@@ -1065,7 +1065,7 @@ def _metrics_disabled(seen: Seen) -> Iterable[Clue]:
     "key (/_matrix/key/v2/server).",
     remedy="Add federation to the names of a listener; set federation_domain_whitelist: [] if it is meant.",
     repair="config",
-    explains=("answers.*federation*", "answers.*key*", "public.*federation*", "public.*key*"),
+    explains=("answers.unhealthy", "answers.key", "public.proxy_routes"),
 )
 def _listener_federation(seen: Seen) -> Iterable[Clue]:
     """No listener serves federation."""
