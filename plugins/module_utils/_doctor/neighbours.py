@@ -646,7 +646,8 @@ def _proxy_forwarded(seen: Seen) -> Iterable[Clue]:
     neighbours = seen.neighbours
     if neighbours is None:
         return
-    managed: dict[str, t.Any] = {"repair": "config", "safe": True} if neighbours.managed else {}
+    proxied = neighbours.proxied or bool(_sites(seen))
+    managed: dict[str, t.Any] = {"repair": "config", "safe": True} if neighbours.managed and proxied else {}
     for one in neighbours.listeners:
         public = {"client", "federation"} & set(one.resources)
         if public and not one.forwarded and not one.tls and (one.loopback or one.path is not None):
@@ -655,7 +656,7 @@ def _proxy_forwarded(seen: Seen) -> Iterable[Clue]:
                 "one "
                 "user's failed logins lock everybody out with 429.",
                 f"listener at {one.path or one.port}: x_forwarded is not true",
-                severity="warning" if neighbours.managed or neighbours.proxied else "info",
+                severity="warning" if proxied else "info",
                 **managed,
             )
     told = set()
