@@ -42,7 +42,7 @@ def told(host: Host) -> list[str]:
 
 def calls(host: Host) -> list[str]:
     """Return how the hook was called, in order."""
-    file = host.file("/var/tmp/told/calls")
+    file = host.file("/srv/told/calls")
     return file.content_string.splitlines() if file.exists else []
 
 
@@ -97,7 +97,7 @@ def test_a_fault_is_told_everywhere_once_and_clears_when_it_is_over(host: Host, 
     new = told(host)[len(before) :]
     assert sum("service.stopped: " in line for line in new) == 1, new
     assert calls(host)[len(called) :] == ["unhealthy monitor.test"]
-    assert json.loads(host.file("/var/tmp/told/last.json").content_string)["report"]["healthy"] is False
+    assert json.loads(host.file("/srv/told/last.json").content_string)["report"]["healthy"] is False
     host.check_output("systemctl start matrix-synapse")
     until(lambda: metrics(host)["synapse_doctor_healthy"] == 1)
     until(lambda: calls(host)[len(called) :] == ["unhealthy monitor.test", "healthy monitor.test"])
