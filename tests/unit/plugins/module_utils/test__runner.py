@@ -22,6 +22,7 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner impor
     SynapseError,
     ask_python,
     module_runner,
+    process_runner,
 )
 
 
@@ -56,9 +57,10 @@ class Module:
         return result.returncode, result.stdout.decode(errors=errors), result.stderr.decode(errors=errors)
 
 
-@pytest.fixture
-def run() -> Runner:
-    return module_runner(t.cast("t.Any", Module()))
+@pytest.fixture(params=["module", "process"])
+def run(request: pytest.FixtureRequest) -> Runner:
+    """Both runners: they have to do the same."""
+    return module_runner(t.cast("t.Any", Module())) if request.param == "module" else process_runner()
 
 
 def python(source: str) -> list[str]:
