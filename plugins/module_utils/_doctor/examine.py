@@ -73,8 +73,10 @@ def _together(context: Context, looks: Mapping[str, Look]) -> tuple[dict[str, t.
     threads = {part: threading.Thread(target=work, args=(part, look), daemon=True) for part, look in looks.items()}
     for thread in threads.values():
         thread.start()
+    # One time for all of them: many that hang together take no longer than one.
+    end = context.deadline + _GRACE
     for part, thread in threads.items():
-        thread.join(max(context.deadline - time.monotonic(), 0.0) + _GRACE)
+        thread.join(max(end - time.monotonic(), 0.0))
         if thread.is_alive() and part not in seen:
             unseen.setdefault(part, "it did not answer in time")
     # A thread that is still at work must not change what is judged.
