@@ -621,7 +621,11 @@ def test_a_process_is_known_by_its_configuration_also_where_that_is_named_in_its
     command = [sys.executable, "-c", "import time; time.sleep(60)", "-m", "synapse.app.homeserver", "-c"]
     with subprocess.Popen([*command, "homeserver.yaml"], cwd=tmp_path) as one:
         try:
-            (running,) = service_look._processes_of([str(config)])
+            end = time.monotonic() + 20
+            # Until it has become the new program, it bears the name of this one.
+            while not (found := service_look._processes_of([str(config)])) and time.monotonic() < end:
+                time.sleep(0.02)
+            (running,) = found
             assert service_look._processes_of([str(tmp_path / "other" / "homeserver.yaml")]) == ()
         finally:
             one.kill()
