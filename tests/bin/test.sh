@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Everything that guards the project, in one go: as many steps at a time as there are cores to keep busy. Stops at the first
-# failure, and ends with what was run and how long it took. What a step prints is shown whole, and kept in .cache/test-logs.
+# failure, and ends with what was run and how long it took. What a step prints is kept in .cache/test-logs, where it can be
+# followed while it runs; of a step that fails it is shown whole, and what decided it once more at the end.
 #   test.sh            all steps
 #   test.sh --list     their names
 #   test.sh STEP...    these steps alone
@@ -74,9 +75,6 @@ busy=0
 passed=0
 pending=("${steps[@]}")
 running=()  # in the order in which they began
-unshown=()  # ended, while another one was on the screen
-shown=      # the step that is on the screen,
-viewer=     # and what puts it there
 declare -A pid cost began line
 
 log_of() { say "$logs/${1// /-}.log"; }
@@ -133,6 +131,7 @@ start() { # STEP
   pid[$1]=$!
   set +m
   began[$1]=$SECONDS
+  printf '%5d s  %s\n' "$SECONDS" "$1"
   busy=$((busy + cost[$1]))
   running+=("$1")
 }
@@ -150,30 +149,10 @@ start_what_fits() {
   pending=("${later[@]}")
 }
 
-heading() { printf '\n=== %s\n' "$1"; }
-
-show() { # STEP: what it printed so far, and goes on to print
-  shown=$1
-  heading "$1"
-  tail -n +1 -s 0.2 -f --pid="${pid[$1]}" "$(log_of "$1")" 7>&- 9>&- &
-  viewer=$!
-}
-
-end_show() {
-  wait "$viewer" || true
-  [ -z "$(tail -c 1 "$(log_of "$shown")")" ] || printf '\n'
-  shown=
-}
-
-# Show those that have ended meanwhile, then follow the one that has been running longest.
-show_next() {
-  local step
-  for step in "${unshown[@]}"; do
-    heading "$step"
-    cat "$(log_of "$step")"
-  done
-  unshown=()
-  [ ${#running[@]} -eq 0 ] || show "${running[0]}"
+# The lines by which tests and plays say what went wrong.
+decisive() { # STEP
+  sed -E 's/\x1b\[[0-9;]*m//g' "$(log_of "$1")" | grep -E '^(FAILED|ERROR|fatal: |failed: |E  |\[ERROR\])' | grep -v '^FAILED - RETRYING' |
+    cut -c 1-600 | tail -n 60 || true
 }
 
 without() { # STEP ELEMENT...: sets left
@@ -205,7 +184,6 @@ stop_all() {
       molecule*) MOLECULE_COMMAND=destroy tests/bin/molecule.sh "${step#* }" > "$(log_of "$step").destroy" 2>&1 < /dev/null || true ;;
     esac
   done
-  [ -z "$shown" ] || end_show
 }
 
 # What a signal asks for is done in the loop below: inside of a trap bash does not see that processes have ended.
@@ -224,12 +202,12 @@ give_up() { # STEP: it has failed
   local stopped=${#running[@]}
   [ "$stopped" -eq 0 ] || printf '\n%s failed; stopping: %s\n' "$1" "$(printf '%s, ' "${running[@]}" | sed 's/, $//')"
   stop_all
-  # The last thing on the screen is what failed; the output of what passed meanwhile is kept.
-  if [ ${#unshown[@]} -gt 0 ] && [ "${unshown[-1]}" = "$1" ]; then
-    heading "$1"
-    cat "$(log_of "$1")"
-  fi
+  printf '\n=== %s\n' "$1"
+  # Waiting is no failure, but looks like one to whatever searches this output.
+  sed '/^FAILED - RETRYING/d' "$(log_of "$1")"
   summary
+  printf '\n=== what failed in %s\n' "$1"
+  decisive "$1"
   say "make test: $passed passed, 1 failed ($1), $stopped stopped, ${#pending[@]} not run"
   exit 1
 }
@@ -242,23 +220,18 @@ finish() { # STEP: it has ended
   without "$1" "${running[@]}"
   running=("${left[@]}")
   busy=$((busy - cost[$1]))
-  if [ "$shown" = "$1" ]; then
-    end_show
-  else
-    unshown+=("$1")
-  fi
   if [ "$status" != 0 ]; then
     note "$1" FAILED
     give_up "$1"
   fi
   note "$1"
+  printf '%5d s  %s\n' "$SECONDS" "passed: ${line[$1]}"
   passed=$((passed + 1))
 }
 
 while true; do
   start_what_fits
   [ ${#running[@]} -gt 0 ] || break
-  [ -n "$shown" ] || show_next
   [ -z "$interrupted" ] || be_interrupted
   read -r -t 1 -u 7 || true
   for step in "${running[@]}"; do
@@ -267,6 +240,5 @@ while true; do
     fi
   done
 done
-show_next
 summary
 say "make test: $passed passed, 0 failed"

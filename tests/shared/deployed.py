@@ -72,6 +72,18 @@ class Controller:
             stdin=subprocess.DEVNULL,
         )
 
+    def ailments(self) -> list[str]:
+        """Return what the playbook status finds above what is only worth knowing; it has to be there, and be healthy."""
+        folder = self._folder / "ailments"
+        run = self.play("status", synapse_report_dir=str(folder))
+        try:
+            hosts = json.loads((folder / "report.json").read_text(encoding="utf-8"))["hosts"]
+        except (OSError, ValueError, KeyError):
+            raise AssertionError(run.stdout) from None
+        (host,) = (one for one in hosts if one["host"] == self.name)
+        found = [f"{one['severity']} {one['id']}: {one['summary']}" for one in host["findings"] if one["severity"] != "info"]
+        return found if host["state"] == "healthy" else [f"it is {host['state']}", *found]
+
 
 # Carries one TCP connection between a pipe and a port inside a container.
 _RELAY = """

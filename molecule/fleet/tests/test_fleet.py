@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 import testinfra
-from deployed import UNIT, VERSION, ask, started
+from deployed import UNIT, VERSION, Controller, ask, started
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
@@ -191,3 +191,8 @@ def test_the_whole_fleet_has_one_set_of_packages(tmp_path: Path) -> None:
     run = upgrade(tmp_path)
     assert run.rc == 0, run.output
     assert all("nothing to do, proven healthy" in line for line in run.lines.values())
+
+
+@pytest.mark.parametrize("name", ["fleet-2", "fleet-3"])
+def test_nothing_is_wrong_with_them_in_the_end(name: str, tmp_path: Path) -> None:
+    assert Controller(FLEET[name], tmp_path).ailments() == []

@@ -77,6 +77,10 @@ def test_the_homeserver_serves(host: Host) -> None:
     assert ask(host, "/_matrix/federation/v1/version")["server"] == {"name": "Synapse", "version": VERSION}
 
 
+def test_nothing_is_wrong_with_it(controller: Controller) -> None:
+    assert controller.ailments() == []
+
+
 def test_uv_installed_the_lock_of_the_archive(host: Host) -> None:
     manifest = json.loads(host.check_output("cat /var/lib/synapse/venv/release.json"))
     assert manifest["installer"] == f"uv {UV_VERSION}"

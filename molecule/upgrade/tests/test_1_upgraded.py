@@ -10,6 +10,7 @@ import pytest
 from upgrading import NEW, OLD
 
 if t.TYPE_CHECKING:
+    from deployed import Controller
     from testinfra.host import Host
     from upgrading import Server
 
@@ -27,6 +28,10 @@ def test_a_second_upgrade_changes_nothing(new: Server) -> None:
     assert run.returncode == 0, run.stdout
     assert re.search(rf"{new.controller.name} .*changed=0 ", run.stdout), run.stdout
     assert new.snapshot() == before
+
+
+def test_nothing_is_wrong_with_it(controller: Controller, new: Server) -> None:
+    assert controller.ailments() == []
 
 
 def newest_backup(host: Host) -> dict[str, t.Any]:

@@ -177,10 +177,13 @@ def _unit_missing(seen: Seen) -> Iterator[Clue]:
 def _unwatched(seen: Seen) -> Iterator[Clue]:
     """The server runs, and no unit watches it."""
     service = seen.service
-    if service is None or service.seen is None or service.seen.found or seen.request.pid_file:
+    if service is None or service.seen is None or service.seen.found:
         return
-    for one in service.running[:1]:
-        yield Clue(f"Synapse runs as process {one.pid}, which no unit watches.", " ".join(one.argv)[:300])
+    # A daemon that its pid file leads to is run as it is meant to.
+    known = service.daemon.pid if service.daemon is not None and service.daemon.alive else None
+    for one in [one for one in service.running if known is None or one.pid != known][:1]:
+        beside = f", and not the process {known} of the pid file" if known is not None else ""
+        yield Clue(f"Synapse runs as process {one.pid}, which no unit watches{beside}.", " ".join(one.argv)[:300])
 
 
 @RULES.rule(
@@ -966,7 +969,12 @@ def _stopped(seen: Seen) -> Iterator[Clue]:
         daemon = service.daemon
         if not daemon.alive:
             what = f"process {daemon.pid} of it is gone" if daemon.pid else "there is none"
-            yield Clue(f"Synapse does not run: of its pid file {daemon.pid_file}, {what}.", daemon.pid_file, remedy="")
+            yield Clue(
+                f"Synapse does not run: of its pid file {daemon.pid_file}, {what}.",
+                daemon.pid_file,
+                remedy="ansible-playbook matrix_fleet.synapse.deploy, which starts what it deployed; or start it as it was "
+                f"started before (python -m synapse.app.homeserver --daemonize), which writes {daemon.pid_file}.",
+            )
 
 
 @RULES.rule(
