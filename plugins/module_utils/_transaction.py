@@ -69,6 +69,7 @@ class Item:
     state: t.Literal["file", "directory", "link", "absent"]
     content: bytes | None = field(default=None, repr=False)
     generate: int | None = None
+    used_by: str | None = None
     target: str | None = None
     uid: int | None = None
     gid: int | None = None
@@ -82,7 +83,11 @@ class Item:
 
 @dataclass(frozen=True)
 class Found:
-    """What lies at a path, links not followed. ``reaches_text`` is true for a link to a file that is not blank."""
+    """What lies at a path, links not followed.
+
+    ``reaches_text`` is true for a link to a file that is not blank, ``in_use`` where the file that uses a secret
+    names it.
+    """
 
     kind: Kind
     uid: int = 0
@@ -91,6 +96,7 @@ class Found:
     content: bytes | None = field(default=None, repr=False)
     target: str | None = None
     reaches_text: bool = False
+    in_use: bool = False
 
 
 @dataclass(frozen=True)
@@ -367,10 +373,22 @@ def _file(item: Item, found: Found, uid: int, gid: int) -> Change | None:
                 "remove the link."
             )
         if found.kind == "absent" or not (found.content or b"").strip():
+            if found.in_use:
+                raise _lost(item, found)
             return Change(item, found, "write", *wanted)
     elif found.kind != "file" or found.content != item.content:
         return Change(item, found, "write", *wanted, content=item.content)
     return Change(item, found, "attributes", *wanted) if _differs(item, found, wanted) else None
+
+
+def _lost(item: Item, found: Found) -> SynapseError:
+    what = "missing" if found.kind == "absent" else "empty"
+    return SynapseError(
+        f"{item.path} is {what}, and {item.used_by} names it: this secret was in use and is lost, and a new one would "
+        "end what was signed with it. Put the file back from a backup of the host, or give its text as secret_content "
+        f"(in the role synapse: synapse_{os.path.basename(item.path)}, from a vault): the old one, or, where that does "
+        "no harm, a new one. Nothing was changed."
+    )
 
 
 def entry_of(change: Change) -> Entry:

@@ -129,6 +129,12 @@ options:
             blank. What is there is never replaced. Implies O(files[].secret=true).
           - Where O(files[].secret_content) is given too, that is what the file will hold.
         type: int
+      used_by:
+        description:
+          - A file that names the path of this secret where the secret is in use, such as C(homeserver.yaml).
+          - Where it does, and the secret is missing or blank, the secret was lost. Then nothing is minted, and the
+            module fails and tells how to bring the secret back.
+        type: path
       target:
         description: Where the link points, for O(files[].state=link).
         type: str
@@ -168,7 +174,8 @@ EXAMPLES = r"""
     files:
       - {path: /etc/synapse, state: directory, owner: root, group: synapse, mode: "0750"}
       - {path: /etc/synapse/secrets, state: directory, owner: root, group: synapse, mode: "0750"}
-      - {path: /etc/synapse/secrets/macaroon_secret_key, generate: 64, owner: root, group: synapse, mode: "0640"}
+      - {path: /etc/synapse/secrets/macaroon_secret_key, generate: 64, owner: root, group: synapse, mode: "0640",
+         used_by: /etc/synapse/homeserver.yaml}
 
 - name: Write the configuration and switch to the new environment
   matrix_fleet.synapse.synapse_files:
@@ -346,9 +353,14 @@ def look(path: str, *, content: bool = False, through: bool = False) -> Found:
 def look_at(item: Item) -> Found:
     """Return what lies where ``item`` should be."""
     found = look(item.path, content=item.state != "directory", through=item.state == "directory")
-    if found.kind == "link" and item.generate is not None:
+    if item.generate is None:
+        return found
+    if found.kind == "link":
         with contextlib.suppress(SynapseError):
             return dataclasses.replace(found, reaches_text=bool((_files.read(_PINS.reach(item.path)) or b"").strip()))
+    elif item.used_by is not None and not (found.content or b"").strip():
+        user = look(item.used_by, content=True)
+        return dataclasses.replace(found, in_use=os.fsencode(item.path) in (user.content or b""))
     return found
 
 
@@ -379,6 +391,7 @@ def item_from(params: dict[str, t.Any], *, check_mode: bool) -> Item:
         state=params["state"],
         content=None if text is None else text.encode("utf-8", "surrogateescape"),
         generate=None if params["secret_content"] is not None else params["generate"],
+        used_by=params["used_by"],
         target=params["target"],
         uid=ownership.uid,
         gid=ownership.gid,
@@ -796,6 +809,7 @@ def main() -> None:
                     "content": {"type": "str"},
                     "secret_content": {"type": "str", "no_log": True},
                     "generate": {"type": "int"},
+                    "used_by": {"type": "path"},
                     "target": {"type": "str"},
                     "owner": {"type": "str"},
                     "group": {"type": "str"},

@@ -80,6 +80,26 @@ def test_a_blank_secret_is_minted_and_another_one_stays(host: Host, blank: str) 
     assert (host.root / "mine").read_text() == "x"
 
 
+@pytest.mark.parametrize("blank", [None, "\n"])
+def test_a_secret_that_was_in_use_and_is_lost_is_not_minted_anew(host: Host, blank: str | None) -> None:
+    secret, config = host.root / "secret", host.root / "homeserver.yaml"
+    item = {"path": "secret", "generate": 20, "used_by": str(config)}
+    assert host(item)["changed"] is True  # nothing uses it yet
+    config.write_text(f"macaroon_secret_key_path: {secret}\n")
+    assert host(item)["changed"] is False
+    secret.unlink()
+    if blank is not None:
+        secret.write_text(blank)
+    for dry in (True, False):
+        answer = host(item, {"path": "other", "content": "x"}, _ansible_check_mode=dry)
+        assert "was in use and is lost" in answer["msg"]
+        assert not (host.root / "other").exists()
+    assert host({**item, "secret_content": "given by the operator"})["changed"] is True
+    config.write_text("macaroon_secret_key_path: /elsewhere\n")
+    secret.unlink()
+    assert host(item)["changed"] is True
+
+
 def test_mode_is_mended_in_place_and_asks_for_no_restart(host: Host) -> None:
     path = host.root / "a"
     path.write_text("x")

@@ -73,7 +73,7 @@ class Controller:
         )
 
     def ailments(self) -> list[str]:
-        """Return what the playbook status finds above what is only worth knowing; it has to be there, and be healthy."""
+        """Return what the playbook status finds that is more than worth knowing; nothing where all is well."""
         folder = self._folder / "ailments"
         run = self.play("status", synapse_report_dir=str(folder))
         try:
@@ -81,7 +81,9 @@ class Controller:
         except (OSError, ValueError, KeyError):
             raise AssertionError(run.stdout) from None
         (host,) = (one for one in hosts if one["host"] == self.name)
-        found = [f"{one['severity']} {one['id']}: {one['summary']}" for one in host["findings"] if one["severity"] != "info"]
+        found = [
+            f"{one['severity']} {one['id']}: {one['summary']}" for one in host["findings"] if one["severity"] != "info"
+        ]
         return found if host["state"] == "healthy" else [f"it is {host['state']}", *found]
 
 

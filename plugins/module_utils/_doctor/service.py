@@ -972,8 +972,8 @@ def _stopped(seen: Seen) -> Iterator[Clue]:
             yield Clue(
                 f"Synapse does not run: of its pid file {daemon.pid_file}, {what}.",
                 daemon.pid_file,
-                remedy="ansible-playbook matrix_fleet.synapse.deploy, which starts what it deployed; or start it as it was "
-                f"started before (python -m synapse.app.homeserver --daemonize), which writes {daemon.pid_file}.",
+                remedy="ansible-playbook matrix_fleet.synapse.deploy, which starts what it deployed; or start it as it "
+                f"was started before (python -m synapse.app.homeserver --daemonize), which writes {daemon.pid_file}.",
             )
 
 

@@ -102,6 +102,7 @@ def test_what_to_do(item: Item, found: Found, action: str | None, rights: tuple[
         (folder(), LINK, "is a link, where a folder is wanted"),
         (gone(), FOLDER, "where nothing is wanted"),
         (file(content=None, generate=32), LINK, "there is no secret"),
+        (file(content=None, generate=32), dataclasses.replace(ABSENT, in_use=True), "is missing, and"),
     ],
 )
 def test_what_is_in_the_way_is_refused(item: Item, found: Found, words: str) -> None:
