@@ -51,9 +51,9 @@ cores() { # STEP
 
 # What finds most mistakes soonest comes first, and of the rest what takes long before what fits into the gaps. The scenarios
 # are whatever is in molecule/.
-mapfile -t steps < <(printf '%s\n' setup lint unit docker images integration
+mapfile -t steps < <(printf '%s\n' setup lint unit docker sanity images integration
   tests/bin/molecule.sh --list | sed '/./s/^/molecule /;/^$/d'
-  printf '%s\n' sanity newest quickstart oldest browser build builder)
+  printf '%s\n' newest quickstart oldest browser build builder)
 if [ "${1:-}" = --list ]; then
   printf '%s\n' "${steps[@]}"
   exit 0

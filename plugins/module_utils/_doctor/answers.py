@@ -203,8 +203,9 @@ def _refused(seen: Seen) -> Iterator[Clue]:
     """Nobody listens where a listener is configured."""
     found = _of(seen, "refused")
     if found:
+        (evidence, *_more), *_rest = found.values()
         severity = "critical" if _down(seen) else "error"
-        yield Clue(f"Nobody listens at {', '.join(found)}.", next(iter(found.values()))[0], severity=severity)
+        yield Clue(f"Nobody listens at {', '.join(found)}.", evidence, severity=severity)
 
 
 @RULES.rule(
@@ -220,7 +221,8 @@ def _silent(seen: Seen) -> Iterator[Clue]:
     """A listener accepts connections, and does not answer in time."""
     found = _of(seen, "silent")
     if found:
-        yield Clue(f"The server does not answer at {', '.join(found)}.", next(iter(found.values()))[0])
+        (evidence, *_more), *_rest = found.values()
+        yield Clue(f"The server does not answer at {', '.join(found)}.", evidence)
 
 
 @RULES.rule(

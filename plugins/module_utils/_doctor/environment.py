@@ -844,9 +844,8 @@ def _extension_broken(seen: Seen) -> Iterable[Clue]:
     }
     if broken:
         names = _some(posixpath.basename(path).partition(".")[0] for path in broken)
-        yield _mended(
-            found, Clue(f"The compiled extension {names} of the venv does not load.", next(iter(broken.values())))
-        )
+        error, *_others = broken.values()
+        yield _mended(found, Clue(f"The compiled extension {names} of the venv does not load.", error))
 
 
 @RULES.rule(

@@ -88,7 +88,7 @@ def look(context: Context) -> Settings:
     """Read the files and let a YAML library say what is in them; fills ``context.texts`` too."""
     found = [_one(path) for path in expand(context.request.config_paths)]
     texts = [[file.path, text] for file, text in found if text is not None]
-    context.texts = {path: text for path, text in texts}
+    context.texts = {file.path: text for file, text in found if text is not None}
     files = {file.path: file for file, _text in found}
     if not texts:
         return Settings(tuple(files.values()), {}, "there is no configuration that can be read")
