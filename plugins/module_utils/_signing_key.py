@@ -425,6 +425,7 @@ class Wanted:
     """What was asked for. ``expired_ts`` is what a key that is replaced now gets.
 
     ``mend``: a key that is missing, damaged or not this server's is replaced by one that is proven to be its own.
+    ``mint``: a new one may be made where nothing shows that there was one.
     """
 
     path: str
@@ -436,6 +437,7 @@ class Wanted:
     now: str = ""
     expired_ts: int = 0
     mend: bool = False
+    mint: bool = True
 
 
 @dataclass(frozen=True)
@@ -851,6 +853,11 @@ def _present(wanted: Wanted, found: Found) -> Plan:
             return mended
         if life:
             raise _refuse_to_mint(wanted, found, life)
+        if not (wanted.mint or wanted.new_identity):
+            raise SynapseError(
+                f"The signing key {wanted.path} is missing, and no new one was to be made. "
+                f"{_restore_hint(wanted, found)} {_ACCEPT}"
+            )
         unasked = found.events.state == "unasked"
         warning = f"The environment is missing, so {found.events.where} was not asked whether this server has events."
         return Plan("create", (), (), mint=True, write_record=True, warnings=(warning,) if unasked else ())

@@ -77,6 +77,12 @@ options:
       - What is replaced is kept as a backup. Where nothing is proven, the module refuses as it does without.
     type: bool
     default: false
+  mint:
+    description:
+      - Whether a new key may be made where none is there and nothing shows that the server ever had one. Where not, the
+        module fails there, and is for bringing back alone.
+    type: bool
+    default: true
   new_identity:
     description:
       - Mint or accept a key although the server had another one. To be given once, when the old one is lost for good.
@@ -754,6 +760,7 @@ def want(host: Host) -> keys.Wanted:
         now=f"{now:%Y-%m-%dT%H:%M:%SZ}",
         expired_ts=int((now.timestamp() + host.params["expire_after"]) * 1000),
         mend=host.params["mend"],
+        mint=host.params["mint"],
     )
 
 
@@ -901,6 +908,7 @@ def main() -> None:
             "replaces": {"type": "str"},
             "expire_after": {"type": "int", "default": 600},
             "mend": {"type": "bool", "default": False},
+            "mint": {"type": "bool", "default": True},
             "new_identity": {"type": "bool", "default": False},
             "python": {"type": "path", "default": "/var/lib/synapse/venv/bin/python"},
             "owner": {"type": "str"},
