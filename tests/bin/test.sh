@@ -109,7 +109,8 @@ waits() { # STEP: for another one that has not passed yet
 fits() { # STEP: what asks for more cores than there are has them all
   cost[$1]=$(cores "$1")
   [ "${cost[$1]}" -le "$jobs" ] || cost[$1]=$jobs
-  [ $((busy + cost[$1])) -le "$jobs" ]
+  # One more than there are, for a step waits for its servers much of its time; but JOBS=1 is one after another.
+  [ "$busy" -eq 0 ] || [ "$jobs" -gt 1 ] && [ $((busy + cost[$1])) -le $((jobs + 1)) ]
 }
 
 start() { # STEP
