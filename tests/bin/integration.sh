@@ -12,6 +12,8 @@ cd "$root"
 adopt_pip_settings
 # Root's cache is also what the hosts of molecule use; what root wrote, another user could not write to.
 if is_root; then export UV_CACHE_DIR=$root/.cache/uv; fi
+# A copy, not a hard link: what befalls a file of these environments must not befall the cache.
+export UV_LINK_MODE=copy
 venv=$root/.cache/synapse-venv
 old_venv=$root/.cache/synapse-old-venv
 lock_file=$root/.cache/synapse-requirements.txt
