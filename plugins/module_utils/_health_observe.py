@@ -438,7 +438,7 @@ def _reason(run: Runner, wanted: Wanted, unit: Unit | None, waited: float, *, de
         line = _logs.latest_words(_journal(run, [f"_SYSTEMD_INVOCATION_ID={unit.invocation}"]))
     if unit is not None and line is None and dead:
         # A server that restarts over and over may have said nothing yet in its latest life.
-        line = _logs.latest_words(_journal(run, ["--unit", unit.name, "--boot"]))
+        line = _logs.latest_words(_journal(run, ["--boot", *_logs.of_unit(unit.name)]))
     if line is not None:
         return line
     if wanted.log_file is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 import typing as t
 
-__all__ = ["decisive_line", "latest_start", "latest_words", "redact"]
+__all__ = ["decisive_line", "latest_start", "latest_words", "of_unit", "redact"]
 
 _LENGTH = 500
 
@@ -67,6 +67,7 @@ _BEARER = re.compile(r"(?i)\b(bearer\s+)\S+")
 _SYNAPSE_TOKEN = re.compile(r"\b(?:syt|syl|syr|mct|mcr)_[A-Za-z0-9_]{8,}")
 # A path after a word such as password_path is not a secret, and is what the operator needs to see.
 _PATH_OPTION = re.compile(r"(?i)(?:_path|_file|file|path)[\"']?\s*[=:]\s*$")
+_SUFFIX = re.compile(r"\.(?:service|socket|target|timer|mount|automount|path|scope|slice)$")
 
 
 class _Raised(t.NamedTuple):
@@ -90,6 +91,20 @@ def redact(text: str) -> str:
     text = _KEY_LINE.sub(r"\1***", text)
     text = _BEARER.sub(r"\1***", text)
     return _SYNAPSE_TOKEN.sub("***", text)
+
+
+def of_unit(unit: str) -> list[str]:
+    """Return the words that have journalctl show what a unit said, and what systemd said of it.
+
+    ``--unit`` asks for less: of what systemd's own child says before it becomes the program ("Failed to locate
+    executable"), the journal may be too late to see to which unit it belonged. The child is root, and names the unit.
+    """
+    if not _SUFFIX.search(unit):
+        unit = f"{unit}.service"
+    said = [f"_SYSTEMD_UNIT={unit}"]
+    for name in ("UNIT", "OBJECT_SYSTEMD_UNIT", "COREDUMP_UNIT"):
+        said += ["+", "_UID=0", f"{name}={unit}"]
+    return said
 
 
 def latest_words(journal: str) -> str | None:

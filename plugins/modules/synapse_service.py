@@ -165,8 +165,9 @@ class Systemd:
             return ""
         # The journal is behind by a moment: what was said just now has to be in it.
         self._run([self._journalctl, "--sync"], env=_ENVIRONMENT, timeout=20)
-        argv = [self._journalctl, "--no-pager", "--quiet", "--boot", "--lines=100", "--output=cat", f"--unit={name}"]
-        result = self._run([*argv, f"--since=@{self._begun}"], env=_ENVIRONMENT, timeout=20)
+        argv = [self._journalctl, "--no-pager", "--quiet", "--boot", "--lines=100", "--output=cat"]
+        since = f"--since=@{self._begun}"
+        result = self._run([*argv, since, *_logs.of_unit(name)], env=_ENVIRONMENT, timeout=20)
         return result.stdout if result.rc == 0 else ""
 
 

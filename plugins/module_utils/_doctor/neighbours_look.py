@@ -170,7 +170,7 @@ def _concerns(nginx: Nginx, listeners: Iterable[Listener], names: Iterable[str])
 
 def _said(context: Context, unit: str) -> str:
     """Return the last line of a unit's log that sounds like a reason."""
-    words = ["journalctl", "--no-pager", "-q", "-o", "cat", "-n", "40", "-u", unit]
+    words = ["journalctl", "--no-pager", "-q", "-o", "cat", "-n", "40", *_logs.of_unit(unit)]
     lines = context.run(words, timeout=context.left(4.0)).stdout.splitlines()
     told = [line.strip() for line in lines if _REASON.search(line) and not line.startswith((unit, "Failed to start"))]
     return _logs.redact(told[-1])[:300] if told else ""

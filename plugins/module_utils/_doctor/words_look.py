@@ -93,8 +93,8 @@ def _since_start(entries: list[Entry], starts: int = 1) -> list[Entry]:
 
 
 def _journal(context: Context, unit: str) -> list[Entry]:
-    command = ["journalctl", "--no-pager", "--quiet", "--output", "short-unix", "--lines", _LINES, "--unit", unit]
-    result = context.run(command, timeout=context.left(6.0))
+    command = ["journalctl", "--no-pager", "--quiet", "--output", "short-unix", "--lines", _LINES]
+    result = context.run([*command, *_logs.of_unit(unit)], timeout=context.left(6.0))
     return entries_of_journal(result.stdout) if result.rc == 0 else []
 
 

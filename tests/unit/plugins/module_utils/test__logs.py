@@ -14,6 +14,7 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils._logs import 
     decisive_line,
     latest_start,
     latest_words,
+    of_unit,
     redact,
 )
 
@@ -208,3 +209,17 @@ def test_latest_start_is_the_last_one() -> None:
     text = "a\n1 - ***** STARTING SERVER *****\nb\n2 - ***** STARTING SERVER *****\nc\n"
     assert latest_start(text) == "2 - ***** STARTING SERVER *****\nc\n"
     assert latest_start("a\n") == "a\n"
+
+
+@pytest.mark.parametrize("unit", ["matrix-synapse", "matrix-synapse.service"])
+def test_what_a_unit_said_and_what_root_said_of_it(unit: str) -> None:
+    name = "matrix-synapse.service"
+    first, *others = " ".join(of_unit(unit)).split(" + ")
+    assert first == f"_SYSTEMD_UNIT={name}"
+    assert f"_UID=0 UNIT={name}" in others
+    # A field without an underscore is anybody's to write.
+    assert all(one.startswith("_UID=0 ") for one in others)
+
+
+def test_other_units_keep_their_suffix() -> None:
+    assert of_unit("synapse-monitor.timer")[0] == "_SYSTEMD_UNIT=synapse-monitor.timer"
