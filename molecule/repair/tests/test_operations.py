@@ -1,11 +1,10 @@
 """What repairing promises beside mending: to show first, to ask, to go back, and to leave alone what others made.
 
-A few of them by default; all with MATRIX_FLEET_FAULTS, whatever it says.
+A few of them by default; all with MATRIX_FLEET_FAULTS=all.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import typing as t
 
@@ -14,9 +13,6 @@ from patients import PREAMBLE, Case, Patient, admitted, changed
 
 if t.TYPE_CHECKING:
     from pathlib import Path
-
-WANTED = os.environ.get("MATRIX_FLEET_FAULTS", "")
-at_length = pytest.mark.skipif(not WANTED, reason="MATRIX_FLEET_FAULTS is not set: the small selection")
 
 YAML = "/etc/synapse/homeserver.yaml"
 KEY = "/etc/synapse/homeserver.signing.key"
@@ -216,7 +212,7 @@ def test_check_mode_shows_the_difference_of_a_configuration_and_changes_nothing(
         assert f"would be kept as {KEPT}/homeserver.yaml-" in " ".join(run.stdout.split()), run.stdout
 
 
-@at_length
+@pytest.mark.at_length
 def test_check_mode_says_what_would_be_built_and_changes_nothing(tmp_path: Path) -> None:
     with admitted(operation("1b"), tmp_path) as patient:
         patient.run(PREAMBLE + 'rm -rf "$SP"/signedjson "$SP"/signedjson-*')
@@ -252,7 +248,7 @@ def test_a_configuration_of_somebody_else_is_replaced_only_where_that_was_asked_
         assert patient.run(f"stat -c '%U %a' {kept}").stdout.split() == ["root", "600"]
 
 
-@at_length
+@pytest.mark.at_length
 def test_a_configuration_with_which_the_server_does_not_come_up_is_put_back(tmp_path: Path) -> None:
     """It is right, and the port belongs to another program: only a start can tell."""
     listeners = [
@@ -297,7 +293,7 @@ def test_a_server_whose_unit_has_another_name_is_mended_under_that_name(tmp_path
         assert patient.run("systemctl is-active homeserver.service").stdout.strip() == "active"
 
 
-@at_length
+@pytest.mark.at_length
 def test_an_installation_that_was_made_by_hand_is_left_as_it_is_but_for_what_is_broken(tmp_path: Path) -> None:
     with admitted(operation("5", variables=FOREIGN), tmp_path) as patient:
         patient.run(PREAMBLE + REWRITE + HAND_MADE + HAND_MADE_OWNED)
@@ -322,7 +318,7 @@ def test_an_installation_that_was_made_by_hand_is_left_as_it_is_but_for_what_is_
         assert (len(kept), len(gone)) == (2, 1), (kept, gone)
 
 
-@at_length
+@pytest.mark.at_length
 def test_the_layout_of_the_package_is_mended_in_its_own_places(tmp_path: Path) -> None:
     with admitted(operation("6", variables=PACKAGE), tmp_path) as patient:
         patient.run(PREAMBLE + REWRITE + PACKAGED)
