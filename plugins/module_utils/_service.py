@@ -91,11 +91,6 @@ class Unit:
         """Whether a start that systemd calls done has led to something: what runs, or a job that ended well."""
         return self.up or (self.kind == "oneshot" and self.active == "inactive")
 
-    @property
-    def spent(self) -> bool:
-        """Whether failures of the past may keep systemd from starting it."""
-        return self.active == "failed" or self.sub.startswith("auto-restart")
-
 
 @dataclass(frozen=True)
 class Wanted:
@@ -107,7 +102,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do, in this order: enable or disable, reset what failed, then act on each unit in turn."""
+    """What to do, in this order: enable or disable, forget failures of what is started, then act on each unit in turn."""
 
     enable: tuple[str, ...] = ()
     disable: tuple[str, ...] = ()
@@ -256,7 +251,8 @@ def plan(wanted: Wanted, units: t.Sequence[Unit]) -> Plan:
     return Plan(
         enable=enable,
         disable=disable,
-        reset=tuple(unit.name for unit in acting if starts and unit.spent),
+        # What failed is not started before, and what was started often of late is refused (start-limit-hit).
+        reset=tuple(unit.name for unit in acting if starts),
         verb={"started": "start", "restarted": "restart", "stopped": "stop"}.get(wanted.state or "", ""),
         units=tuple(unit.name for unit in acting),
         # What is started is started as it is written now.

@@ -18,6 +18,7 @@ import pytest
 
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _health
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._doctor import diagnosis, manager, service_look
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._doctor.answers import Answers
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._doctor.context import Context
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._doctor.messages import Match
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._doctor.seen import Request, Seen
@@ -520,6 +521,17 @@ def test_a_loop_quotes_the_server() -> None:
     finding = only(seen(one, words=Words(line="RuntimeError: no")))
     assert finding.id == "service.loop"
     assert "RuntimeError: no" in finding.evidence
+
+
+@pytest.mark.parametrize(("healthy", "severity"), [(True, "warning"), (False, "critical")])
+def test_a_loop_that_led_to_a_server_that_serves_is_no_failure(healthy: bool, severity: str) -> None:
+    one = replace(unit(NRestarts="7"), age=12.0)
+    finding = only(seen(one, answers=Answers(healthy=healthy)))
+    assert (finding.id, finding.severity) == ("service.loop", severity)
+
+
+def test_a_loop_that_is_over_for_long_is_not_told() -> None:
+    assert "service.loop" not in found(seen(replace(unit(NRestarts="7"), age=120.0)))
 
 
 def test_a_known_message_explains_the_failure() -> None:
