@@ -102,7 +102,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do, in this order: enable or disable, forget failures of what is started, then act on each unit in turn."""
+    """What to do, in this order: enable or disable, forget failures of what starts, then act on each unit in turn."""
 
     enable: tuple[str, ...] = ()
     disable: tuple[str, ...] = ()
