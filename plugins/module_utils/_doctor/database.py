@@ -55,10 +55,7 @@ _KINDS: t.Final[tuple[tuple[str, str], ...]] = (
     ("connections", r"too many clients|too many connections|remaining connection slots|EMAXCONN|no more connections"),
     ("missing", r"database \"[^\"]*\" does not exist"),
     ("password", r"password authentication failed|no password supplied|SCRAM authentication|password is empty"),
-    (
-        "tls",
-        r"SSL (was required|connection is required|error|off$)|server does not support SSL|certificate|no encryption",
-    ),
+    ("tls", r"SSL (was required|connection is required|error|off$)|server does not support SSL|certificate"),
     ("rules", r"pg_hba\.conf|(Peer|Ident|GSSAPI|LDAP|PAM|RADIUS) authentication failed|is not permitted to log in"),
     ("rules", r"role \"[^\"]*\" does not exist|permission denied for database|CONNECT privilege"),
     ("foreign", r"invalid response to SSL negotiation|expected authentication request|unsupported frontend protocol"),
@@ -491,7 +488,11 @@ def _socket(seen: Seen) -> Iterable[Clue]:
 def _no_answer(seen: Seen) -> Iterable[Clue]:
     """PostgreSQL does not answer in time."""
     for one, fault in _faults(seen, "silent", "closed"):
-        yield Clue(f"PostgreSQL at {one.host or 'its socket'}, port {one.port}, does not answer.", fault.text)
+        yield Clue(
+            f"PostgreSQL at {one.host or 'its socket'}, port {one.port}, does not answer.",
+            fault.text + _elsewhere(seen, one),
+            **_written(seen),
+        )
 
 
 @RULES.rule(
@@ -558,7 +559,8 @@ def _password(seen: Seen) -> Iterable[Clue]:
     "access_rules",
     severity="critical",
     cause="pg_hba.conf does not let this role in this way: no line for this host, user and database, or one that asks "
-    "for another method. peer compares the system's account with the role's name, and works on the socket alone.",
+    "for another method. peer compares the system's account with the role's name, and works on the socket alone. "
+    "Where it says 'no encryption', the only line that fits may be one of hostssl: sslmode decides.",
     remedy="In pg_hba.conf (sudo -u postgres psql -tc 'SHOW hba_file'): host synapse synapse 127.0.0.1/32 "
     "scram-sha-256; "
     "then systemctl reload postgresql. Or name host and user in database.args as pg_hba.conf expects them.",

@@ -138,7 +138,7 @@ WORDS = {
     AT + 'FATAL: password authentication failed for user "synapse"': "password",
     AT + "fe_sendauth: no password supplied": "password",
     SOCKET + 'FATAL: Peer authentication failed for user "synapse"': "access_rules",
-    AT + ENTRY + "no encryption": "tls",
+    AT + ENTRY + "no encryption": "access_rules",
     AT + ENTRY + "SSL encryption": "access_rules",
     AT + 'FATAL: role "synapse" is not permitted to log in': "access_rules",
     AT + 'FATAL: database "synapse" does not exist': "database_missing",
