@@ -65,6 +65,7 @@ class Case:
 
     ``outcome``: ``mended`` (healthy again, with all that users left), ``refused`` (red, for the reason ``says``), or
     ``nothing`` (there is nothing to mend). ``variables`` go to the playbooks. ``always``: part of the small selection.
+    ``more_keys``: the fault itself has the server publish another key beside its own.
     """
 
     id: str
@@ -79,6 +80,7 @@ class Case:
     skip: str = ""
     settle: float = 0.0
     always: bool = False
+    more_keys: bool = False
     variables: t.Mapping[str, t.Any] = field(default_factory=dict)
 
 
@@ -220,7 +222,7 @@ class Patient:
         """See that people find everything again that they left, and the server's identity."""
         past = Past.read(Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"], f"clinic-{self.case.host}.past.json"))
         with relayed(self.name, 8008) as port:
-            past.check(f"http://127.0.0.1:{port}")
+            past.check(f"http://127.0.0.1:{port}", more_keys=self.case.more_keys)
 
 
 @contextlib.contextmanager
