@@ -22,7 +22,7 @@ CASES = [
 IDS = [rule.id for rule in every_rule()]
 KEYS = {
     *("id", "title", "inject", "finding", "outcome", "host", "restart", "says", "keeps", "skip", "settle"),
-    *("always", "variables"),
+    *("always", "more_keys", "variables"),
 }
 
 
