@@ -415,6 +415,12 @@ def _turn_secret(seen: Seen) -> Iterable[Clue]:
         yield Clue("turn_shared_secret and coturn's static-auth-secret are not the same.", server.path)
 
 
+def _written(seen: Seen) -> dict[str, t.Any]:
+    """Return what is to be done about a wrong setting of Synapse: the collection writes anew what it wrote before."""
+    managed = seen.neighbours is not None and seen.neighbours.managed
+    return {"repair": "config", "safe": True} if managed else {}
+
+
 @RULES.rule(
     "turn_secret_missing",
     severity="error",
@@ -431,13 +437,14 @@ def _turn_secret_missing(seen: Seen) -> Iterable[Clue]:
     if turn.problem is not None:
         yield Clue("The file of turn_shared_secret_path cannot be read by the service.", turn.problem)
     elif turn.kind == "none":
-        yield Clue("turn_uris is set, and there is no turn_shared_secret.", "turn_uris")
+        yield Clue("turn_uris is set, and there is no turn_shared_secret.", "turn_uris", **_written(seen))
     elif turn.kind != "str":
         yield Clue(
             "turn_shared_secret is no text but a number or a truth value: YAML may have changed it.",
             "turn_shared_secret",
             remedy="Write turn_shared_secret in quotes.",
             severity="warning",
+            **_written(seen),
         )
 
 
@@ -484,6 +491,7 @@ def _turn_port(seen: Seen) -> Iterable[Clue]:
             yield Clue(
                 f"{uri} names port {port}, and coturn listens at {', '.join(str(one) for one in ports[:1])}.",
                 server.path,
+                **_written(seen),
             )
         elif (match[4] or "udp").lower() == "tcp" and not tls and server.has("no-tcp"):
             yield Clue(f"{uri} asks for TCP, and coturn has no-tcp.", server.path)

@@ -232,7 +232,8 @@ def look(context: Context) -> Words:
         if since is not None:
             said = [entry for entry in said if entry.time is None or entry.time >= since - 5]
         recurring = messages.recurring(said, time.time())
-    killed = next((entry.text for entry in reversed(_since_start(journal)) if _OOM.search(entry.text)), None)
+    # A start that has just begun says nothing yet: then the one before it counts.
+    killed = next((entry.text for entry in reversed(_since_start(journal, 2)) if _OOM.search(entry.text)), None)
     public = context.settings is not None and context.settings.text("public_baseurl") is not None
     return Words(
         line=line,
