@@ -994,10 +994,10 @@ def _loop(seen: Seen) -> Iterator[Clue]:
     young = unit.up and unit.age is not None and unit.age < 60
     if not young and (unit.up or unit.state.active == "inactive"):
         return
-    if young and seen.answers is not None and seen.answers.healthy:
-        # What ended it may be over, such as a database that was away; a minute tells.
+    if (young or unit.starting) and seen.answers is not None and seen.answers.healthy:
+        # What ended it may be over, such as a database that was away; a minute tells. It was asked after its unit was.
         yield Clue(
-            f"The unit {unit.name} was started again {unit.state.restarts} times, and serves since {unit.age:.0f} s.",
+            f"The unit {unit.name} was started again {unit.state.restarts} times, and serves now.",
             f"NRestarts={unit.state.restarts}",
             severity="warning",
             remedy=f"Look again in a minute; journalctl -u {unit.name} says what ended it.",

@@ -523,9 +523,12 @@ def test_a_loop_quotes_the_server() -> None:
     assert "RuntimeError: no" in finding.evidence
 
 
+@pytest.mark.parametrize("state", [{}, {"ActiveState": "activating", "SubState": "start"}])
 @pytest.mark.parametrize(("healthy", "severity"), [(True, "warning"), (False, "critical")])
-def test_a_loop_that_led_to_a_server_that_serves_is_no_failure(healthy: bool, severity: str) -> None:
-    one = replace(unit(NRestarts="7"), age=12.0)
+def test_a_loop_that_led_to_a_server_that_serves_is_no_failure(
+    state: dict[str, str], healthy: bool, severity: str
+) -> None:
+    one = replace(unit(NRestarts="7", **state), age=12.0)
     finding = only(seen(one, answers=Answers(healthy=healthy)))
     assert (finding.id, finding.severity) == ("service.loop", severity)
 
