@@ -48,8 +48,11 @@ options:
     default: []
   config_path:
     description:
-      - The server's configuration on the host. Its listeners are asked in the place of O(urls). Needs O(python).
-    type: path
+      - The server's configuration on the host. Its listeners are asked beside O(urls). Needs O(python).
+      - Several files in the order in which Synapse merges them. A folder stands for the C(*.yaml) files in it.
+    type: list
+    elements: path
+    default: []
   server_name:
     description:
       - The name that the server has to publish its key under.
@@ -266,6 +269,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _health
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._config_files import expand
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._health_observe import (
     Certificate,
     Outcome,
@@ -304,12 +308,13 @@ def _check_urls(urls: list[t.Any]) -> None:
 
 def configured_urls(run: Runner, params: dict[str, t.Any]) -> list[t.Any]:
     """Return where the listeners of ``config_path`` are. Raises ``SynapseError`` where the file does not tell."""
-    path, python = params["config_path"], params["python"]
+    paths, python = list(expand(params["config_path"])), params["python"]
     if python is None:
         raise SynapseError("config_path needs python, the interpreter of Synapse's environment: name it, or give urls.")
     source = inspect.getsource(listeners_probe)
     account = account_for(params["user"], python)
-    answer = ask_python(run, python, source, {"path": path}, account=account, timeout=30)
+    answer = ask_python(run, python, source, {"paths": paths}, account=account, timeout=30)
+    path = answer.get("path") or ", ".join(params["config_path"])
     if "error" in answer:
         raise SynapseError(f"Cannot learn the listeners from {path}: {answer['error']}. Mend the file, or give urls.")
     try:
@@ -390,7 +395,7 @@ def _result(wanted: Wanted, outcome: Outcome) -> dict[str, t.Any]:
 def run(module: AnsibleModule) -> dict[str, t.Any]:
     """Look, judge, and raise ``SynapseError`` where the server is not healthy and that is to be a failure."""
     params = dict(module.params)
-    if params["config_path"] is not None:
+    if params["config_path"]:
         params["urls"] = params["urls"] + configured_urls(module_runner(module), params)
     wanted = _wanted(params)
     if not (wanted.listeners or wanted.unit or wanted.pid_file or wanted.certificates or wanted.well_known_url):
@@ -411,7 +416,7 @@ def main() -> t.NoReturn:
         argument_spec={
             "urls": {"type": "list", "elements": "raw", "default": []},
             "health_urls": {"type": "list", "elements": "str", "default": []},
-            "config_path": {"type": "path"},
+            "config_path": {"type": "list", "elements": "path", "default": []},
             "server_name": {"type": "str"},
             "signing_key_path": {"type": "path", "no_log": False},
             "verify_keys": {"type": "dict", "no_log": False},

@@ -12,6 +12,7 @@ import time
 import typing as t
 
 import pytest
+import yaml
 
 
 def wanted(server: t.Any, **options: t.Any) -> dict[str, t.Any]:
@@ -165,6 +166,27 @@ def test_a_unix_socket_and_a_metrics_listener(homeserver: t.Any, run_module: t.A
     names = [(check["name"], check["target"]) for check in result["checks"]]
     assert ("key", f"unix:{path}") in names
     assert ("metrics", f"http://127.0.0.1:{metrics}") in names
+
+
+def test_listeners_are_learnt_from_what_synapse_would_read(
+    shared_homeserver: t.Any, run_module: t.Any, tmp_path: pathlib.Path
+) -> None:
+    first, folder = tmp_path / "homeserver.yaml", tmp_path / "conf.d"
+    folder.mkdir()
+    first.write_text("server_name: elsewhere.test\nlisteners: [{port: 1, type: http}]\n", encoding="utf-8")
+    (folder / "10-name.yaml").write_text("report_stats: false\n", encoding="utf-8")
+    (folder / "20-listeners.yaml").write_text(yaml.safe_dump({"listeners": shared_homeserver.config["listeners"]}))
+    (folder / "30-listeners.yaml.old").write_text("listeners: []\n", encoding="utf-8")
+    options = wanted(shared_homeserver, urls=[])
+    result = run_module("synapse_health", **options, config_path=[str(first), str(folder)])
+    assert result["healthy"], result["msg"]
+    assert {check["target"] for check in result["checks"]} >= {shared_homeserver.url}
+    # What names the files the other way round is what the first file says.
+    result = run_module("synapse_health", **options, config_path=[str(folder), str(first)], timeout=1)
+    assert ":1" in result["msg"]
+    (folder / "20-listeners.yaml").unlink()
+    result = run_module("synapse_health", **options, config_path=[str(folder)])
+    assert f"Cannot learn the listeners from {folder}/10-name.yaml: it has no list of listeners" in result["msg"]
 
 
 def test_well_known_is_looked_at(homeserver: t.Any, run_module: t.Any) -> None:

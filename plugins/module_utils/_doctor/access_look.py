@@ -18,7 +18,7 @@ import typing as t
 from dataclasses import replace
 
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _files
-from ansible_collections.matrix_fleet.synapse.plugins.module_utils._doctor import settings_look
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._config_files import expand
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._doctor.access import (
     ENTER,
     READ,
@@ -153,7 +153,7 @@ def whole(context: Context, path: str) -> str:
 
 def config_folder(context: Context) -> str | None:
     """Return the folder in which Synapse looks for what has no path (synapse/config/_base.py 1.163.2: the last's)."""
-    files = list(settings_look.expand(context.request.config_paths))
+    files = list(expand(context.request.config_paths))
     return os.path.dirname(os.path.abspath(files[-1])) if files else None
 
 
@@ -386,7 +386,7 @@ def look(context: Context) -> Access:
     """Look at each path that the service needs."""
     who, settings = who_of(context), context.settings
     gathering = _Gathering(context)
-    for path in settings_look.expand(context.request.config_paths):
+    for path in expand(context.request.config_paths):
         gathering.add("config", os.path.abspath(path), READ)
     for path in context.request.worker_configs:
         gathering.add("worker_config", os.path.abspath(path), READ)

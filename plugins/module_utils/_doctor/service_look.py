@@ -23,9 +23,9 @@ from ansible_collections.matrix_fleet.synapse.plugins.module_utils import (
     _service,
     _units,
 )
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._config_files import expand
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._doctor import manager
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._doctor.service import Path, Running, Service
-from ansible_collections.matrix_fleet.synapse.plugins.module_utils._doctor.settings_look import expand
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import SynapseError
 
 if t.TYPE_CHECKING:

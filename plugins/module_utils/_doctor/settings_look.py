@@ -13,30 +13,18 @@ import typing as t
 from dataclasses import replace
 
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils import _files
+from ansible_collections.matrix_fleet.synapse.plugins.module_utils._config_files import expand
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._doctor.settings import ConfigFile, Settings
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._probes import settings as probe
 from ansible_collections.matrix_fleet.synapse.plugins.module_utils._runner import SynapseError, ask_python
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from ansible_collections.matrix_fleet.synapse.plugins.module_utils._doctor.context import Context
 
-__all__ = ["expand", "look"]
+__all__ = ["look"]
 
 _LARGEST = 4 * 1024 * 1024  # bytes
 _MANAGED = b"# Managed by Ansible (matrix_fleet.synapse)."
-
-
-def expand(paths: Iterable[str]) -> Iterator[str]:
-    """Return the files; a folder stands for its ``*.yaml``, sorted (synapse/config/_base.py, find_config_files)."""
-    for path in paths:
-        if os.path.isdir(path):
-            yield from sorted(
-                name for name in glob.glob(os.path.join(glob.escape(path), "*.yaml")) if os.path.isfile(name)
-            )
-        else:
-            yield path
 
 
 def _one(path: str) -> tuple[ConfigFile, str | None]:

@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Runs inside Synapse's environment: which listeners does a configuration ask for?
 
-Request: ``{"path": file}``. Answer: ``{"listeners": [...]}`` or ``{"error": what is wrong with the file}``.
+Request: ``{"paths": [file, ...]}``, in the order in which Synapse merges them: what a later file says of an option
+replaces what an earlier one said (``read_config_files`` in synapse/config/_base.py, 1.163.2).
+Answer: ``{"listeners": [...]}``, or ``{"error": what is wrong, "path": with which file}``.
 """
 
 from __future__ import annotations
@@ -13,20 +15,24 @@ import typing as t
 
 
 def answer(request: dict[str, t.Any]) -> dict[str, t.Any]:
-    """Read the one option; nothing else of the file leaves."""
+    """Read the one option; nothing else of the files leaves."""
     import yaml
 
-    try:
-        with open(request["path"], encoding="utf-8") as stream:
-            config = yaml.safe_load(stream)
-    except OSError as error:
-        return {"error": error.strerror or type(error).__name__}
-    except (UnicodeDecodeError, yaml.YAMLError) as error:  # whose text may quote the file
-        return {"error": f"it is not YAML ({type(error).__name__})"}
-    listeners = config.get("listeners") if isinstance(config, dict) else None
+    listeners, where = None, ""
+    for path in request["paths"]:
+        try:
+            with open(path, encoding="utf-8") as stream:
+                config = yaml.safe_load(stream)
+        except OSError as error:
+            return {"error": error.strerror or type(error).__name__, "path": path}
+        except (UnicodeDecodeError, yaml.YAMLError) as error:  # whose text may quote the file
+            return {"error": f"it is not YAML ({type(error).__name__})", "path": path}
+        if isinstance(config, dict) and "listeners" in config:
+            listeners, where = config["listeners"], path
+    where = where or ", ".join(request["paths"])
     if not isinstance(listeners, list) or not all(isinstance(listener, dict) for listener in listeners):
-        return {"error": "it has no list of listeners"}
-    return {"listeners": listeners}
+        return {"error": "it has no list of listeners", "path": where}
+    return {"listeners": listeners, "path": where}
 
 
 def main() -> None:
