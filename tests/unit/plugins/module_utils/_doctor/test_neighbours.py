@@ -178,6 +178,21 @@ def test_turnservers_configuration_is_read() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "turn",
+    [
+        Turn(("turn:hs.test",)),
+        Turn(("turn:hs.test",), "int", "d1"),
+        Turn(("turn:hs.test:3999",), "str", "d1", local=True),
+    ],
+)
+def test_a_wrong_setting_for_calls_is_written_anew_where_the_collection_wrote_it(turn: Turn) -> None:
+    for managed, expected in ((True, ("config", True)), (False, ("", False))):
+        seen = Seen(request=Request(), neighbours=replace(HEALTHY, turn=turn, managed=managed))
+        (finding,) = (one for rule in part.RULES.rules for one in rule.findings(seen))
+        assert (finding.repair, finding.safe) == expected
+
+
 # ------------------------------------------------------------------------------------------------------------ the probe
 
 

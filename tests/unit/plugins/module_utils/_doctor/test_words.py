@@ -279,6 +279,23 @@ def test_a_first_start_is_not_blamed_for_an_earlier_one(tmp_path: t.Any) -> None
     assert found.line is None
 
 
+@pytest.mark.parametrize(
+    ("restarts", "starts", "told"),
+    [
+        (1, 1, True),
+        (5, 2, False),
+        (0, 1, False),  # somebody has started it anew
+    ],
+)
+def test_a_kill_for_memory_is_told_while_the_next_start_is_under_way(
+    tmp_path: t.Any, restarts: int, starts: int, told: bool
+) -> None:
+    kill = "1795474838.0 h systemd[1]: matrix-synapse.service: Failed with result 'oom-kill'.\n"
+    shown = f"ActiveState=activating\nSubState=start\nNRestarts={restarts}\n"
+    found = words_look.look(context(tmp_path, shown, START + kill + START * starts))
+    assert (found.killed is not None) is told
+
+
 def test_of_a_running_server_only_what_it_said_since_its_start_counts(tmp_path: t.Any) -> None:
     stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time.time() - 60))
     full = "OSError: [Errno 28] No space left on device\n"
