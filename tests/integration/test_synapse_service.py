@@ -124,12 +124,14 @@ def test_check_mode_predicts_what_a_run_does(systemd: Systemd) -> None:
     assert systemd.asked() == ["show a.service"]
     done = systemd(**options)
     assert (predicted["changed"], predicted["diff"]) == (done["changed"], done["diff"])
-    assert systemd.asked()[:4] == ["daemon-reload", "show a.service", "enable a.service", "start a.service"]
+    asked = ["daemon-reload", "show a.service", "enable a.service", "reset-failed a.service", "start a.service"]
+    assert systemd.asked()[:5] == asked
     assert done["units"][0]["active"] == "active"
 
 
-def test_a_failed_unit_is_given_another_try(systemd: Systemd) -> None:
-    systemd.has("a.service", ActiveState="failed", SubState="failed")
+@pytest.mark.parametrize("state", [{"ActiveState": "failed", "SubState": "failed"}, {"ActiveState": "inactive"}])
+def test_failures_of_the_past_are_forgotten_before_a_start(systemd: Systemd, state: dict[str, str]) -> None:
+    systemd.has("a.service", **state)
     assert systemd(name="a", state="started", no_block=True)["changed"] is True
     assert systemd.asked()[:3] == ["show a.service", "reset-failed a.service", "start a.service"]
 
@@ -137,14 +139,14 @@ def test_a_failed_unit_is_given_another_try(systemd: Systemd) -> None:
 def test_a_file_that_changed_is_read_before_the_start(systemd: Systemd) -> None:
     systemd.has("a.service", ActiveState="inactive", NeedDaemonReload="yes")
     systemd(name="a", state="started")
-    assert systemd.asked()[:3] == ["show a.service", "daemon-reload", "start a.service"]
+    assert systemd.asked()[:4] == ["show a.service", "daemon-reload", "reset-failed a.service", "start a.service"]
 
 
 def test_a_stop_that_is_queued_is_seen(systemd: Systemd) -> None:
     systemd.has("a.service", Job="7", kind="stop")
     systemd.has("b.service", Job="8", kind="restart")
     assert systemd(units=["a", "b"], state="started")["changed"] is True
-    assert systemd.asked()[:3] == ["show a.service b.service", "list-jobs", "start a.service"]
+    assert systemd.asked()[:4] == ["show a.service b.service", "list-jobs", "reset-failed a.service", "start a.service"]
     assert "start b.service" not in systemd.asked()
 
 
@@ -153,6 +155,7 @@ def test_units_go_one_after_the_other(systemd: Systemd) -> None:
         systemd.has(f"{name}.service")
     systemd(units=["main", "worker"], state="restarted")
     assert [line for line in systemd.asked() if "show" not in line] == [
+        "reset-failed main.service worker.service",
         "restart main.service",
         "restart worker.service",
     ]
