@@ -65,6 +65,15 @@ _URL_PASSWORD = re.compile(r"(?i)(\b[a-z][a-z0-9+.-]*://[^\s:/@]*):[^\s@/]+@")
 _KEY_LINE = re.compile(r"\b(ed25519\s+\S+\s+)[A-Za-z0-9+/_-]{43}=?")
 _BEARER = re.compile(r"(?i)\b(bearer\s+)\S+")
 _SYNAPSE_TOKEN = re.compile(r"\b(?:syt|syl|syr|mct|mcr)_[A-Za-z0-9_]{8,}")
+# What nothing names and what looks like a secret all the same: of a line that was damaged, the word before it
+# may be missing. Parts of paths, ids of events and rooms, and addresses in memory (0x...) are none.
+_BARE = re.compile(
+    r"""(?x)
+    (?<! [\w/.$!@#-] )
+    (?: (?= [0-9a-f]* [0-9] ) (?= [0-9a-f]* [a-f] ) [0-9a-f]{12,} (?! [\w-] )
+      | (?= [\w+-]* [0-9] ) (?= [\w+-]* [A-Z] ) (?= [\w+-]* [a-z] ) [\w+-]{20,} )
+    """
+)
 # A path after a word such as password_path is not a secret, and is what the operator needs to see.
 _PATH_OPTION = re.compile(r"(?i)(?:_path|_file|file|path)[\"']?\s*[=:]\s*$")
 _SUFFIX = re.compile(r"\.(?:service|socket|target|timer|mount|automount|path|scope|slice)$")
@@ -85,12 +94,12 @@ def _hide(match: re.Match[str]) -> str:
 
 
 def redact(text: str) -> str:
-    """Return ``text`` without the values that look like secrets: what follows ``password=``, tokens, key lines."""
+    """Return ``text`` without what looks like a secret: what follows ``password=``, tokens, key lines, random words."""
     text = _SECRET.sub(_hide, text)
     text = _URL_PASSWORD.sub(r"\1:***@", text)
     text = _KEY_LINE.sub(r"\1***", text)
     text = _BEARER.sub(r"\1***", text)
-    return _SYNAPSE_TOKEN.sub("***", text)
+    return _BARE.sub("***", _SYNAPSE_TOKEN.sub("***", text))
 
 
 def of_unit(unit: str) -> list[str]:
