@@ -155,7 +155,8 @@ class Installation:
             encoding="utf-8",
         )
         environment = folder / "venv"
-        subprocess.run(["cp", "-al", str(synapse_python().parents[1]), str(environment)], check=True)
+        # No hard links: with its pyvenv.cfg damaged, an interpreter runs what the system's .pth files say, here.
+        subprocess.run(["cp", "-a", str(synapse_python().parents[1]), str(environment)], check=True)
         (environment / "release.json").write_text('{"version": "1.163.2", "packages": {}}', encoding="utf-8")
         packages = next(environment.glob("lib/python3.*/site-packages"))
         metadata = next(packages.glob("matrix_synapse-*.dist-info"))

@@ -86,6 +86,21 @@ _LONGEST = 300  # characters of what Python says
 _EMPTY = "The file is empty or is not a mapping of options: Synapse ignores it."
 
 
+# Secrets that Synapse stops at where they are no text (synapse/config/key.py, 1.163.2).
+_TEXTS = ("macaroon_secret_key", "form_secret")
+_NUMBER = "Synapse needs a text (a string) here, and a number was given."
+
+
+def _numbers(seen: Seen, told: list[Problem]) -> Iterator[Problem]:
+    """Return secrets that are numbers, also where Synapse stopped before it came to them."""
+    known = {problem.path for problem in told if problem.kind == "secret_not_text"}
+    for file in seen.settings.files if seen.settings is not None else ():
+        for option in file.numbers:
+            if option in _TEXTS and option not in known:
+                advice = "Put the original text into quotes: YAML may have made another number of it."
+                yield Problem("error", option, _NUMBER, None, advice, file.path, None, "secret_not_text")
+
+
 def _raw(seen: Seen) -> Iterator[Problem]:
     """Return what is known of the files without asking Synapse."""
     settings = seen.settings
@@ -131,7 +146,7 @@ def _rule_of(problem: Problem) -> str:
 def problems_of(seen: Seen) -> tuple[Problem, ...]:
     """Return all problems, each named by the rule that tells it. Synapse's own words come first."""
     told = [] if seen.configuration is None else list(seen.configuration.problems)
-    told += _addresses(seen)
+    told += [*_addresses(seen), *_numbers(seen, told)]
     files = {problem.file for problem in told if not problem.path}
     told += [problem for problem in _raw(seen) if problem.file not in files]
     return tuple(replace(problem, kind=_rule_of(problem)) for problem in told)

@@ -15,13 +15,17 @@ __all__ = ["ConfigFile", "Settings"]
 
 @dataclass(frozen=True)
 class ConfigFile:
-    """One file. ``problem`` says why it gave nothing; ``line`` counts from 1; ``managed``: the collection wrote it."""
+    """One file. ``problem`` says why it gave nothing; ``line`` counts from 1; ``managed``: the collection wrote it.
+
+    ``numbers`` are the options whose value is a number.
+    """
 
     path: str
     problem: str | None = None
     line: int | None = None
     missing: bool = False
     keys: tuple[str, ...] = ()
+    numbers: tuple[str, ...] = ()
     uid: int | None = None
     gid: int | None = None
     mode: int | None = None

@@ -86,6 +86,7 @@ def look(context: Context) -> Settings:
         return Settings(tuple(files.values()), {}, error.msg)
     for facts in answer.get("files") or ():
         file = files[facts["path"]]
-        files[file.path] = replace(file, problem=facts["problem"], line=facts["line"], keys=tuple(facts["keys"]))
+        lists = {name: tuple(facts[name]) for name in ("keys", "numbers")}
+        files[file.path] = replace(file, problem=facts["problem"], line=facts["line"], **lists)
     config = answer.get("config")
     return Settings(tuple(files.values()), config if isinstance(config, dict) else {}, answer.get("problem"))

@@ -63,7 +63,7 @@ def library(folders: list[str]) -> Any:
 
 def read(yaml: Any, path: str, text: str) -> tuple[dict[str, Any], Any]:
     """Return the facts about one file, and what it holds."""
-    facts: dict[str, Any] = {"path": path, "problem": None, "line": None, "keys": []}
+    facts: dict[str, Any] = {"path": path, "problem": None, "line": None, "keys": [], "numbers": []}
     try:
         data = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
@@ -75,6 +75,10 @@ def read(yaml: Any, path: str, text: str) -> tuple[dict[str, Any], Any]:
         facts["problem"] = "it is empty" if data is None else "it holds no options"
         return facts, None
     facts["keys"] = sorted(str(key) for key in data)
+    # What their values are is told of secrets too, since a number is no secret that Synapse takes.
+    facts["numbers"] = sorted(
+        str(key) for key, value in data.items() if isinstance(value, (int, float)) and not isinstance(value, bool)
+    )
     return facts, data
 
 

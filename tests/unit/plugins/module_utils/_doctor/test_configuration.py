@@ -107,6 +107,16 @@ class TestRules:
         (finding,) = found(seen(problem("secret_not_text", path="form_secret")))
         assert "form_secret" in finding.summary
 
+    def test_a_secret_that_is_a_number_is_told_also_where_synapse_stopped_before_it(self) -> None:
+        file = ConfigFile(YAML, size=900, managed=True, numbers=("form_secret", "max_event_size"))
+        given = seen(problem("inline_secret", path="form_secret"), settings=replace(SETTINGS, files=(file,)))
+        assert [one.id for one in diagnose(given, RULES.rules).findings] == [
+            "configuration.secret_not_text",
+            "configuration.inline_secret",
+        ]
+        given = seen(problem("secret_not_text", path="form_secret"), settings=replace(SETTINGS, files=(file,)))
+        assert ids(given) == ["secret_not_text"]
+
 
 class TestRepair:
     def test_what_the_collection_wrote_is_written_anew(self) -> None:
