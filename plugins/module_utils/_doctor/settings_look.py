@@ -86,7 +86,7 @@ def look(context: Context) -> Settings:
         return Settings(tuple(files.values()), {}, error.msg)
     for facts in answer.get("files") or ():
         file = files[facts["path"]]
-        lists = {name: tuple(facts[name]) for name in ("keys", "numbers")}
-        files[file.path] = replace(file, problem=facts["problem"], line=facts["line"], **lists)
+        keys, numbers = tuple(facts["keys"]), tuple(facts["numbers"])
+        files[file.path] = replace(file, problem=facts["problem"], line=facts["line"], keys=keys, numbers=numbers)
     config = answer.get("config")
     return Settings(tuple(files.values()), config if isinstance(config, dict) else {}, answer.get("problem"))
