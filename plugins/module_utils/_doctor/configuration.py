@@ -101,6 +101,19 @@ def _numbers(seen: Seen, told: list[Problem]) -> Iterator[Problem]:
                 yield Problem("error", option, _NUMBER, None, advice, file.path, None, "secret_not_text")
 
 
+def _nameless(seen: Seen) -> Iterator[Problem]:
+    """Return a database of no kind, which Synapse reads and then stops at (create_engine, synapse/storage/engines)."""
+    settings = seen.settings
+    database = settings.get("database") if settings is not None else None
+    if settings is None or not isinstance(database, dict) or "name" in database:
+        return
+    file = next((one.path for one in reversed(settings.files) if "database" in one.keys), None)
+    message = "An option that Synapse needs here is missing: it ends with KeyError: 'name' when it starts."
+    yield Problem(
+        "error", "database.name", message, None, "Set it to psycopg2 or sqlite3.", file, None, "database_option"
+    )
+
+
 def _raw(seen: Seen) -> Iterator[Problem]:
     """Return what is known of the files without asking Synapse."""
     settings = seen.settings
@@ -146,7 +159,7 @@ def _rule_of(problem: Problem) -> str:
 def problems_of(seen: Seen) -> tuple[Problem, ...]:
     """Return all problems, each named by the rule that tells it. Synapse's own words come first."""
     told = [] if seen.configuration is None else list(seen.configuration.problems)
-    told += [*_addresses(seen), *_numbers(seen, told)]
+    told += [*_addresses(seen), *_numbers(seen, told), *_nameless(seen)]
     files = {problem.file for problem in told if not problem.path}
     told += [problem for problem in _raw(seen) if problem.file not in files]
     return tuple(replace(problem, kind=_rule_of(problem)) for problem in told)

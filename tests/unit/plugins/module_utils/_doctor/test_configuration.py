@@ -117,6 +117,12 @@ class TestRules:
         given = seen(problem("secret_not_text", path="form_secret"), settings=replace(SETTINGS, files=(file,)))
         assert ids(given) == ["secret_not_text"]
 
+    def test_a_database_of_no_kind_is_told(self) -> None:
+        file = ConfigFile(YAML, size=900, managed=True, keys=("database",))
+        for database, expected in (({"args": {}}, ["database_option"]), ({"name": "sqlite3"}, []), ("x", [])):
+            config = {**SETTINGS.config, "database": database}
+            assert ids(seen(settings=replace(SETTINGS, files=(file,), config=config))) == expected
+
 
 class TestRepair:
     def test_what_the_collection_wrote_is_written_anew(self) -> None:
