@@ -47,7 +47,7 @@ def log_files(context: Context) -> tuple[str, ...]:
     if path is not None and path.startswith("/"):
         with contextlib.suppress(SynapseError):
             text = (_files.read(path, limit=_LOG_CONFIG) or b"").decode("utf-8", "replace")
-            found += [name.strip() for name in _FILENAME.findall(text) if name.startswith("/")]
+            found += [name.strip() for name in _FILENAME.findall(text) if name.startswith("/") and "\0" not in name]
     return tuple(dict.fromkeys(found))
 
 

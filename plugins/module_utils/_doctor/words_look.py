@@ -110,7 +110,8 @@ def _bogus(context: Context) -> str | None:
 def log_paths(text: str, folder: str) -> list[str]:
     """Return the files that a logging configuration writes to; one without a folder is in the server's own."""
     names = ["".join(match).strip() for match in _FILENAME.findall(text)]
-    return [os.path.normpath(os.path.join(folder, name)) for name in names if name]
+    # A damaged file may name what no path can be.
+    return [os.path.normpath(os.path.join(folder, name)) for name in names if name and "\0" not in name]
 
 
 def _paths(context: Context) -> tuple[str, ...]:

@@ -232,6 +232,7 @@ def test_a_log_is_read_with_its_times() -> None:
         ('  file: {class: x.Y, filename: "/var/log/a b.log", when: midnight}', ["/var/log/a b.log"]),
         ("  filename: logs/hs.log  # here\n#  filename: /no.log\n", ["/srv/logs/hs.log"]),
         ("\0\xff:", []),
+        ("  filename: /var/log/a\0.log\n  filename: /var/log/b.log\n", ["/var/log/b.log"]),
     ],
 )
 def test_the_files_of_a_log_configuration(text: str, paths: list[str]) -> None:
